@@ -1,0 +1,1 @@
+"""One module a command: each computes a Result and shows nothing."""

@@ -1,0 +1,233 @@
+"""`check`: is everything in order for a tick on this host, and what to do where it is not."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
+
+from ontpush.engine.find import find_runs
+from ontpush.engine.send import Comparing, Destination, parse_destination, require_rsync
+from ontpush.facts.names import human_size, shown
+from ontpush.facts.trouble import BadConfiguration, OutOfReach, RunFailed, Trouble
+from ontpush.result import Result, table
+from ontpush.settings import existing_source, state_dir, transport
+
+OK, WARN, WRONG = "ok", "warn", "WRONG"
+_SAFE_RSYNC = (3, 5)
+_LITTLE_SPACE = 10 * 10**9
+_NOT_BEFORE = 1760000000  # October 2025: a clock that says less has lost its battery
+
+
+class Finding(NamedTuple):
+    """What was looked at, how it is, and what it is or what to do; `trouble` where it is wrong."""
+
+    what: str
+    verdict: str
+    text: str
+    trouble: Optional[Trouble] = None
+
+
+Look = Callable[[Mapping[str, Any]], Iterator[Finding]]
+
+
+def check(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
+    """Look at everything, also after something was found wrong."""
+    findings = [finding for look in LOOKS for finding in _look(look, settings)]
+    rows = [[each.verdict, each.what, each.text] for each in findings]
+    data = {"checks": [{"what": a, "verdict": b, "text": c} for a, b, c, _ in findings]}
+    troubles = [each.trouble for each in findings if each.trouble]
+    return Result("check", data, table(["", "", ""], rows)[1:], troubles)
+
+
+def _look(look: Look, settings: Mapping[str, Any]) -> List[Finding]:
+    what = (look.__doc__ or "").rstrip(".")
+    try:
+        return list(look(settings))
+    except Trouble as error:
+        return [Finding(what, WRONG, error.message, error)]
+
+
+def _wrong(what: str, text: str) -> Finding:
+    return Finding(what, WRONG, text, RunFailed(f"{what}: {text}"))
+
+
+def _configuration(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """configuration."""
+    # It was read whole before any command began: a fault would have ended the call there.
+    yield Finding("configuration", OK, settings["config_file"] or "no file: flags and defaults")
+    transport(settings)
+
+
+def _programs(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """programs."""
+    yield Finding("python", OK, sys.version.split()[0])
+    version = require_rsync()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < _SAFE_RSYNC:
+        text = f"{version} lacks the security fixes of 3.5.0: update it when the host allows"
+        yield Finding("rsync", WARN, text)
+    else:
+        yield Finding("rsync", OK, version)
+    if _destination(settings).host is not None:
+        yield _program("ssh", ["ssh", "-V"], "install the package openssh-client")
+    if shutil.which("ionice") is None and settings["ionice"] != "none":
+        yield Finding("ionice", WARN, "is missing: the work has the same claim to the disk as all")
+
+
+def _program(name: str, command: List[str], advice: str) -> Finding:
+    printed = _output(command)
+    return _wrong(name, f"is missing: {advice}") if printed is None else Finding(name, OK, printed)
+
+
+def _output(command: List[str]) -> Optional[str]:
+    """The first line that a program prints; None where it fails or cannot be run."""
+    lines = _output_lines(command)
+    return lines[0] if lines else None
+
+
+def _output_lines(command: List[str]) -> List[str]:
+    try:
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [] if ended.returncode else ended.stdout.decode("utf-8", "replace").splitlines()
+
+
+def _destination(settings: Mapping[str, Any]) -> Destination:
+    return parse_destination(settings["destination"] or "")
+
+
+def _key(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """key."""
+    path = settings["ssh_key"]
+    if _destination(settings).host is None or not path:
+        return
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        yield _wrong("key", f"{path}: {error.strerror}: make one with ssh-keygen -t ed25519")
+        return
+    if found.st_mode & 0o077:
+        yield _wrong("key", f"{path} can be read by others, so ssh refuses it: chmod 600 {path}")
+    elif found.st_uid != os.geteuid():
+        yield _wrong("key", f"{path} belongs to another user: chown it to this one")
+    else:
+        yield Finding("key", OK, path)
+
+
+def _host_key(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """host key."""
+    host = _destination(settings).host
+    known_hosts = settings["ssh_known_hosts"]
+    if host is None or not known_hosts:
+        return
+    name = host.rpartition("@")[2].strip("[]")
+    if settings["ssh_port"] and settings["ssh_port"] != 22:
+        name = f"[{name}]:{settings['ssh_port']}"
+    if _output(["ssh-keygen", "-F", name, "-f", known_hosts]):
+        yield Finding("host key", OK, f"{name} is in {known_hosts}")
+    else:
+        yield _wrong("host key", f"{name} is not in {known_hosts}: have its key confirmed, add it")
+
+
+def _probe(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """destination."""
+    way = transport(settings)
+    destination = way.destination
+    if destination.host is None:
+        if not os.path.isdir(destination.path):
+            raise OutOfReach(f"{destination.text} is not there: is its disk mounted?")
+        if not os.access(destination.path, os.W_OK | os.X_OK):
+            raise OutOfReach(f"{destination.text} cannot be written by this user")
+    with Comparing(way, state_dir(settings), []) as probe:
+        probe.finish()
+    yield Finding("destination", OK, f"{destination.text} takes a probe push of nothing")
+
+
+def _write_access(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """write access."""
+    source = existing_source(settings)
+    troubles: List[OSError] = []
+    runs = list(find_runs(source, troubles.append))
+    for error in troubles:
+        path = shown(os.fsencode(error.filename))
+        yield _wrong("source", f"{path}: {error.strerror}: give this user the right to read it")
+    locked = [run.path for run in runs if not os.access(run.path, os.W_OK | os.X_OK)]
+    if locked:
+        first = shown(os.path.relpath(locked[0], source))
+        text = f"{len(locked)} of {len(runs)} runs cannot be written, so not be done: {first}"
+        yield _wrong("source", text)
+    else:
+        yield Finding("source", OK, f"{shown(source)} holds {len(runs)} runs, all can be written")
+
+
+def _state(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """state directory."""
+    state = state_dir(settings)
+    try:
+        os.makedirs(state, exist_ok=True)
+        probe = os.path.join(state, b"check")
+        with open(probe, "wb"):
+            os.unlink(probe)
+    except OSError as error:
+        raise BadConfiguration(f"{shown(state)} cannot be written: {error.strerror}") from error
+    yield Finding("state directory", OK, shown(state))
+
+
+def _disk(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """disk."""
+    for path in (existing_source(settings), state_dir(settings)):
+        disk = os.statvfs(path)
+        free = disk.f_bavail * disk.f_frsize
+        verdict = WARN if free < _LITTLE_SPACE and free * 10 < disk.f_blocks * disk.f_frsize else OK
+        yield Finding("disk", verdict, f"{human_size(free)} free at {shown(path)}")
+
+
+def _cron(_: Mapping[str, Any]) -> Iterator[Finding]:
+    """cron."""
+    try:
+        with open("/etc/cron.d/ontpush", encoding="utf-8", errors="replace") as file:
+            entries = file.read()
+    except OSError:
+        entries = "\n".join(_output_lines(["crontab", "-l"]))
+    lines = [line for line in entries.splitlines() if "ontpush" in line and line[:1] != "#"]
+    if lines:
+        yield Finding("cron", OK, lines[-1].strip())
+    else:
+        yield Finding("cron", WARN, "no entry calls ontpush: nothing is pushed by itself")
+
+
+def _clock(_: Mapping[str, Any]) -> Iterator[Finding]:
+    """clock."""
+    if time.time() < _NOT_BEFORE:
+        yield _wrong("clock", f"says {time.ctime()}: set it, and have it kept by NTP")
+        return
+    synchronized = _output(["timedatectl", "show", "-p", "NTPSynchronized", "--value"])
+    if synchronized == "no":
+        yield Finding("clock", WARN, "is not kept by NTP: settle times and dates may be wrong")
+    else:
+        yield Finding("clock", OK, time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+
+
+LOOKS: List[Look] = [
+    _configuration,
+    _programs,
+    _key,
+    _host_key,
+    _state,
+    _probe,
+    _write_access,
+    _disk,
+    _cron,
+    _clock,
+]

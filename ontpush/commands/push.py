@@ -1,0 +1,134 @@
+"""`push`: one tick over all runs below the source, from finding them to marking them done."""
+
+import os
+import shutil
+import tempfile
+from typing import Any, Callable, List, Mapping, Optional
+
+from ontpush.engine.find import Found, find_runs
+from ontpush.engine.hashing import Hashing
+from ontpush.engine.heartbeat import run_facts
+from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger
+from ontpush.engine.lock import only_one
+from ontpush.engine.log import EventLog
+from ontpush.engine.look import Rules, exclusion
+from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
+from ontpush.engine.progress import InHand, Progress
+from ontpush.engine.round import Round, RunReport, go_round
+from ontpush.engine.send import require_rsync
+from ontpush.engine.stock import take_stock
+from ontpush.engine.tick import Tick
+from ontpush.facts import words
+from ontpush.facts.names import human_size, plural, shown
+from ontpush.facts.trouble import LedgerDamaged
+from ontpush.result import Result, table
+from ontpush.settings import courteous, existing_source, state_dir, transport
+
+Show = Callable[[Optional[InHand]], None]
+Listen = Callable[[str], None]
+
+
+def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
+    """One tick. Trouble of single runs is in the Result; what keeps it from starting is raised."""
+    source, state = existing_source(settings), state_dir(settings)
+    way = transport(settings)
+    log = EventLog(settings["log"], settings["verbose"], listen)
+    courteous(settings, log)
+    require_rsync()
+
+    def tick_with(ledger: Ledger) -> Tick:
+        return Tick(
+            source=source,
+            transport=way,
+            ledger=ledger,
+            outbox=os.path.join(state, b"outbox"),
+            rules=Rules(settings["settle"], exclusion(settings["exclude"])),
+            hashing=Hashing(settings["jobs"], bool(settings["sidecars"])),
+            stall_seconds=settings["stall_hours"] * 3600,
+            instrument=settings["instrument"],
+            log=log,
+            progress=Progress(state, show),
+        )
+
+    if settings["dry_run"]:
+        with tempfile.TemporaryDirectory() as scratch, _copy_of(state, scratch) as ledger:
+            return _result(tick_with(ledger), _preview(tick_with(ledger)))
+    with only_one(state):
+        try:
+            return _tick(state, tick_with)
+        except LedgerDamaged as error:
+            log.event(words.LOG_WARN, b"", error.message)
+            return _tick(state, tick_with)
+
+
+def _tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
+    ledger = open_ledger(state)
+    with ledger, damage_set_aside(ledger):
+        tick = tick_with(ledger)
+        try:
+            return _result(tick, go_round(tick))
+        finally:
+            tick.progress.end()
+
+
+def _result(tick: Tick, outcome: Round) -> Result:
+    runs = []
+    rows = []
+    for report in outcome.runs:
+        facts = run_facts(report.record, tick.source)
+        facts.update(sent_files=report.sent_files, sent_bytes=report.sent_bytes)
+        runs.append(facts)
+        rows.append(_row(tick, report))
+    lines = table(["state", "files", "size", "sent now", "run"], rows) if rows else []
+    lines.append("{} below {}".format(plural(len(runs), "run"), shown(tick.source)))
+    return Result("push", {"runs": runs}, lines, outcome.troubles)
+
+
+def _row(tick: Tick, report: RunReport) -> List[str]:
+    record = report.record
+    return [
+        record.state,
+        f"{record.files:,}",
+        human_size(record.bytes),
+        human_size(report.sent_bytes) if report.sent_files else "",
+        shown(os.path.relpath(record.path, tick.source)),
+    ]
+
+
+# -- what a tick would do ---------------------------------------------------------------
+
+
+def _copy_of(state: bytes, scratch: str) -> Ledger:
+    """A copy of the ledger to try things on."""
+    scratch_dir = os.fsencode(scratch)
+    path = os.path.join(state, b"ledger.sqlite3")
+    if os.path.exists(path):
+        shutil.copy(path, os.path.join(scratch_dir, b"ledger.sqlite3"))
+    return open_ledger(scratch_dir)
+
+
+def _preview(tick: Tick) -> Round:
+    """How each run stands now and how much a tick would send, changing nothing anywhere."""
+    troubles: List[Any] = []
+    reports = [_preview_run(tick, found) for found in find_runs(tick.source, troubles.append)]
+    return Round(reports, troubles)
+
+
+def _preview_run(tick: Tick, found: Found) -> RunReport:
+    ledger = tick.ledger
+    with ledger.writing():
+        record = ledger.run(found.path) or ledger.add_run(found.path)
+    names = {entry.name for entry in found.entries}
+    if words.SKIP_MARK in names:
+        return RunReport(record._replace(state=words.SKIPPED), 0, 0)
+    destination = tick.transport.destination.text
+    if record.destination != destination:
+        if vouches(read_mark(found.path), md5_of_rollup(found.path), destination):
+            return RunReport(record._replace(state=words.DONE), 0, 0)
+        with ledger.writing():
+            ledger.forget_deliveries(record.id)
+    _, record = take_stock(
+        ledger, tick.rules, record, found, ledger.tokens_of(record.id), full=True
+    )
+    totals = ledger.totals(record.id)
+    return RunReport(record, totals.files - totals.sent_files, totals.bytes - totals.sent_bytes)

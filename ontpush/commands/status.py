@@ -1,0 +1,71 @@
+"""`status`: how every run stands, as of the last tick and of the one at work."""
+
+import os
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from ontpush.engine.heartbeat import run_facts
+from ontpush.engine.ledger import RunRecord, damage_set_aside, open_ledger
+from ontpush.engine.mark import date_text
+from ontpush.engine.progress import InHand, in_hand
+from ontpush.facts.names import human_size, human_time, shown
+from ontpush.facts.words import SENDING, SKIP_MARK, SKIPPED
+from ontpush.result import Result, table
+from ontpush.settings import state_dir
+
+
+def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
+    """Every run that the ledger knows; reads no run, writes nothing."""
+    state = state_dir(settings)
+    records: List[RunRecord] = []
+    if os.path.exists(os.path.join(state, b"ledger.sqlite3")):
+        ledger = open_ledger(state)
+        with ledger, damage_set_aside(ledger):
+            records = [_as_it_stands(record) for record in ledger.runs()]
+    now = in_hand(state)
+    runs = [_facts(record, now) for record in records]
+    rows = [_row(record, facts) for record, facts in zip(records, runs)]
+    headings = ["state", "files", "size", "sent", "run", "remarks"]
+    lines = table(headings, rows) if rows else ["no tick has found a run yet"]
+    return Result("status", {"runs": runs}, lines, [])
+
+
+def _as_it_stands(record: RunRecord) -> RunRecord:
+    """A run that somebody has just told us to skip is skipped, before the next tick says so."""
+    skipped = os.path.lexists(os.path.join(record.path, SKIP_MARK))
+    return record._replace(state=SKIPPED) if skipped else record
+
+
+def _facts(record: RunRecord, now: Optional[InHand]) -> Dict[str, Any]:
+    source = record.source or b"/"
+    facts = dict(run_facts(record, source), source=shown(source), done_at=None)
+    if record.done_at:
+        facts["done_at"] = date_text(record.done_at)
+    if now and facts["run"] == now.run:
+        facts.update(
+            state=SENDING,
+            doing=now.doing,
+            rate=int(now.rate(time.time())),
+            seconds_left=now.time_left(time.time()),
+        )
+        if now.doing == "sending":
+            facts["sent_files"] += now.files
+            facts["sent_bytes"] += now.bytes
+    return facts
+
+
+def _row(record: RunRecord, facts: Dict[str, Any]) -> List[str]:
+    remarks = [text for text in (facts["error"], facts["warning"]) if text]
+    if "rate" in facts:
+        remarks.insert(0, "{} at {}/s".format(facts["doing"], human_size(facts["rate"])))
+        if facts["seconds_left"] is not None:
+            remarks[0] += ", {} left".format(human_time(facts["seconds_left"]))
+    percent = 100 * facts["sent_bytes"] // facts["bytes"] if facts["bytes"] else 0
+    return [
+        facts["state"],
+        "{:,}".format(facts["files"]),
+        human_size(facts["bytes"]),
+        f"{min(percent, 100)} %",
+        shown(os.path.relpath(record.path, record.source or b"/")),
+        "; ".join(remarks),
+    ]

@@ -1,0 +1,1 @@
+"""How a run goes from disk to cluster: find, look, sums, rollup, send, confirm, mark."""

@@ -1,0 +1,137 @@
+"""Carries the files of a run over: those of which an older version may be there, then the new.
+
+Sums of new files are taken while they are sent, each at its own pace; afterwards a file
+counts as sent only if nothing touched it from the start of the one to the end of the other.
+"""
+
+import os
+import stat
+from typing import Callable, Iterator, List, NamedTuple, Set, Tuple
+
+from ontpush.engine.hashing import FileTrouble, sum_files
+from ontpush.engine.ledger import LINK, OFFERED, THERE, FileRecord
+from ontpush.engine.publish import withdraw
+from ontpush.engine.send import Comparing, Sending
+from ontpush.engine.tick import RunInHand, Tick
+
+# As many files as one call of rsync is given: it holds a list of them all, at both ends.
+SLICE_FILES = 25000
+SLICE_BYTES = 64 << 30
+
+Page = Callable[[int, Tuple[bytes, bytes], int], List[FileRecord]]
+
+
+class Carried(NamedTuple):
+    """Files and bytes that went over, and what did not and why."""
+
+    files: int
+    bytes: int
+    trouble: List[FileTrouble]
+
+
+def carry(tick: Tick, run: RunInHand) -> Carried:
+    """Send everything of the run that the ledger has as unsent. Trouble of the transport."""
+    carriers = [_carry_older(tick, run), _carry_new(tick, run)]
+    parts = [part for carrier in carriers for part in carrier]
+    return Carried(
+        sum(part.files for part in parts),
+        sum(part.bytes for part in parts),
+        [each for part in parts for each in part.trouble],
+    )
+
+
+def _carry_older(tick: Tick, run: RunInHand) -> Iterator[Carried]:
+    """Sums first: only then is it known whether the destination's roll-up is contradicted."""
+    ledger = tick.ledger
+    trouble: List[FileTrouble] = []
+    for files in slices(ledger.older, run.id):
+        unsummed = [file for file in files if file.md5 is None]
+        tick.progress.begin(run.relative, "hashing", *_extent(unsummed))
+        trouble += sum_files(ledger, run.path, unsummed, tick.hashing, tick.progress.advance)[1]
+    with ledger.writing():
+        ledger.offer_unchanged(run.id)
+    if ledger.contradicted(run.id):
+        withdraw(tick, run)
+    yield Carried(0, 0, trouble)
+    for files in slices(ledger.older, run.id):
+        yield _carry_slice(tick, run, files, older=True)
+
+
+def _carry_new(tick: Tick, run: RunInHand) -> Iterator[Carried]:
+    for files in slices(tick.ledger.unsent, run.id):
+        with tick.ledger.writing():
+            tick.ledger.store_delivery(files, OFFERED)
+        yield _carry_slice(tick, run, files, older=False)
+
+
+def slices(page: Page, run_id: int) -> Iterator[List[FileRecord]]:
+    """Files as the ledger's `page` gives them out, in lists that one call of rsync can take."""
+    after = (b"", b"")
+    while True:
+        files = page(run_id, after, SLICE_FILES)
+        size = 0
+        for count, file in enumerate(files, 1):
+            size += file.size
+            if size >= SLICE_BYTES:
+                del files[count:]
+        if not files:
+            return
+        yield files
+        after = files[-1].key
+
+
+def _extent(files: List[FileRecord]) -> Tuple[int, int]:
+    return len(files), sum(file.size for file in files)
+
+
+def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], older: bool) -> Carried:
+    """Send `files` and take the sums they lack; note what then lies at the destination.
+
+    Of what is `older` another version may be there: rsync must not go by its times.
+    """
+    paths = [run.relative + b"/" + file.path for file in files]
+    flags = ["--ignore-times"] if older else []
+    tick.progress.begin(run.relative, "sending", *_extent(files))
+    with Sending(tick.transport, tick.source, paths, tick.progress.advance, flags) as sending:
+        files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, lambda *_: None)
+        complete, complaints = sending.finish()
+    absent = set() if complete else _absent(tick, paths, by_content=older)
+    there: List[FileRecord] = []
+    doubtful: List[FileRecord] = []
+    for file, path in zip(files, paths):
+        if path in absent:
+            continue
+        (there if _is_untouched(run, file) else doubtful).append(file)
+    with tick.ledger.writing():
+        tick.ledger.store_delivery(there, THERE)
+        tick.ledger.distrust(doubtful)
+    named = {path for path, _ in trouble}
+    for file, path in zip(files, paths):
+        if path in absent and file.path not in named and _is_untouched(run, file):
+            why = complaints[0] if complaints else "left out by a flag for rsync?"
+            trouble.append((file.path, OSError(0, "did not arrive: " + why)))
+    return Carried(sending.files, sending.bytes, trouble)
+
+
+def _absent(tick: Tick, paths: List[bytes], by_content: bool) -> Set[bytes]:
+    """Which of `paths` do not lie at the destination as they do here, after a partial transfer."""
+    absent = set(paths)
+    with Comparing(tick.transport, tick.source, paths, by_content=by_content) as comparing:
+        comparing.finish()
+    return absent - comparing.same
+
+
+def _is_untouched(run: RunInHand, file: FileRecord) -> bool:
+    """Whether a file or link is still exactly what was hashed, or taken."""
+    if file.md5 is None:
+        return False
+    try:
+        found = os.lstat(run.path + b"/" + file.path)
+    except OSError:
+        return False
+    if file.md5 == LINK:
+        return stat.S_ISLNK(found.st_mode) and found.st_mtime_ns == file.mtime_ns
+    return stat.S_ISREG(found.st_mode) and (
+        (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        == (file.size, file.mtime_ns, file.ctime_ns)
+    )

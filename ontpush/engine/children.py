@@ -1,0 +1,115 @@
+"""Child processes: each with a time limit, in a group of its own that is ended whole."""
+
+import os
+import signal
+import subprocess
+import threading
+from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional, Union
+
+from ontpush.facts.trouble import Interrupted
+
+_GRACE_SECONDS = 5.0
+
+
+class _Signals:
+    """Whether an interrupt is to wait because a child is just being started."""
+
+    held = False
+    waiting: Optional[int] = None
+
+
+def catch_signals() -> None:
+    """Turn SIGINT, SIGTERM and SIGHUP into Interrupted, so that everything is left in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    if _Signals.held:
+        _Signals.waiting = number
+    else:
+        _stop(number)
+
+
+def _stop(number: int) -> NoReturn:
+    # A second signal must not break off the cleaning up after the first.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+class Child:
+    """A running program whose standard output is read line by line.
+
+    Ends the whole group when `limit` seconds are over, and at the end of the with block,
+    which must begin at once: until then interrupts wait, so that no child is ever forgotten.
+    """
+
+    def __init__(
+        self,
+        command: List[Union[str, bytes]],
+        stdin: IO[bytes],
+        stderr: IO[bytes],
+        limit: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        _Signals.held = True
+        try:
+            self._process: Any = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            _Signals.held = False
+            raise
+        self.timed_out = False
+        self._timer = threading.Timer(limit, self._time_is_up)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __enter__(self) -> "Child":
+        _Signals.held = False
+        if _Signals.waiting is not None:
+            self.end()
+            _stop(_Signals.waiting)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line of standard output as it comes, without its newline."""
+        for line in self._process.stdout:
+            yield line.rstrip(b"\n")
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal."""
+        code = int(self._process.wait())
+        self._timer.cancel()
+        return code
+
+    def _time_is_up(self) -> None:
+        self.timed_out = True
+        self._signal_group(signal.SIGTERM)
+        threading.Timer(_GRACE_SECONDS, self._signal_group, [signal.SIGKILL]).start()
+
+    def end(self) -> None:
+        """End the group, if anything of it still runs, and wait for the child."""
+        self._timer.cancel()
+        if self._process.poll() is None:
+            self._signal_group(signal.SIGTERM)
+            try:
+                self._process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._signal_group(signal.SIGKILL)
+                self._process.wait()
+        self._process.stdout.close()
+
+    def _signal_group(self, number: int) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)

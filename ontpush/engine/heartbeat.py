@@ -1,0 +1,52 @@
+"""The heartbeat, `DEST/.ontpush/HOST.json`: how this instrument and its runs stand."""
+
+import json
+import os
+import re
+import time
+from typing import Any, Dict, List
+
+from ontpush import __version__
+from ontpush.engine.deliver import deliver
+from ontpush.engine.ledger import RunRecord
+from ontpush.engine.mark import date_text
+from ontpush.engine.tick import Tick
+from ontpush.facts.names import for_json
+from ontpush.facts.words import HEARTBEAT_DIRECTORY
+
+
+def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
+    """How a run stands, for programs. Sizes in bytes; `sent_` is all that lies there."""
+    return {
+        "run": for_json(os.path.relpath(record.path, source)),
+        "state": record.state,
+        "files": record.files,
+        "bytes": record.bytes,
+        "sent_files": record.sent_files,
+        "sent_bytes": record.sent_bytes,
+        "error": record.error,
+        "warning": record.warning,
+    }
+
+
+def send_heartbeat(tick: Tick, exit_code: int) -> None:
+    """Send it, as it stands at the end of a tick. Trouble."""
+    disk = os.statvfs(tick.source)
+    records: List[RunRecord] = tick.ledger.runs(tick.source)
+    facts = {
+        "instrument": tick.instrument,
+        "version": __version__,
+        "time": date_text(time.time()),
+        "exit_code": exit_code,
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+        "total_bytes": disk.f_blocks * disk.f_frsize,
+        "runs": [run_facts(record, tick.source) for record in records],
+    }
+    name = HEARTBEAT_DIRECTORY + b"/" + file_name(tick.instrument)
+    deliver(tick.transport, tick.outbox, name, [json.dumps(facts).encode() + b"\n"])
+
+
+def file_name(instrument: str) -> bytes:
+    """`HOST.json`, whatever somebody called the instrument."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", instrument).lstrip(".") or "unnamed"
+    return safe.encode() + b".json"

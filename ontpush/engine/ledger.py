@@ -1,0 +1,528 @@
+"""The ledger: an SQLite database of every run and file seen, their sums, and what was sent.
+
+It is a cache, never the only copy of a fact: lost or damaged, it is made anew from the runs,
+their roll-ups and their done marks. It must work on SQLite 3.22, which a Mk1C has.
+"""
+
+import contextlib
+import os
+import sqlite3
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from ontpush.engine.rollup import Listed
+from ontpush.facts.names import shown
+from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, TryLater
+from ontpush.facts.words import NEW
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,        -- absolute
+    source BLOB,                      -- the SRC below which it was found
+    destination TEXT,                 -- what `sent`, `listed` and `state` are about
+    state TEXT NOT NULL,
+    error TEXT,
+    warning TEXT,
+    looked_at INTEGER NOT NULL,       -- last look at every file; 0: never
+    changed_ns INTEGER NOT NULL,      -- newest modification time seen
+    first_sent_at INTEGER,
+    done_at INTEGER,
+    rollup TEXT,                      -- MD5 of the roll-up that was delivered last
+    files INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sent_files INTEGER NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    gone_at INTEGER
+);
+CREATE TABLE directories (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs,
+    path BLOB NOT NULL,               -- relative to the run, with a slash at the end; '' is the run
+    token BLOB,                       -- how it looked when read last; NULL: read it again
+    UNIQUE (run, path)
+);
+CREATE TABLE files (
+    directory INTEGER NOT NULL REFERENCES directories,
+    name BLOB NOT NULL,
+    size INTEGER,                     -- NULL: gone, or not complete yet
+    mtime_ns INTEGER,
+    ctime_ns INTEGER,                 -- when the sum was taken
+    md5 BLOB,                         -- NULL: not taken; empty: a symbolic link
+    delivery INTEGER NOT NULL,        -- see NOT_OFFERED to THERE
+    listed BLOB,                      -- the sum that the roll-up at the destination may list
+    PRIMARY KEY (directory, name)
+) WITHOUT ROWID;
+"""
+# What the destination may have of a file. rsync's quick check goes by whole seconds, so a file
+# of which an older version may be there must be sent without it.
+NOT_OFFERED, OFFERED, OLDER, THERE = range(4)
+_KEPT_AFTER_GONE = 7 * 86400
+
+LINK = b""
+GONE = b""
+
+
+class RunRecord(NamedTuple):
+    """A row of `runs`; the fields are explained in the schema."""
+
+    id: int
+    path: bytes
+    source: Optional[bytes]
+    destination: Optional[str]
+    state: str
+    error: Optional[str]
+    warning: Optional[str]
+    looked_at: int
+    changed_ns: int
+    first_sent_at: Optional[int]
+    done_at: Optional[int]
+    rollup: Optional[str]
+    files: int
+    bytes: int
+    sent_files: int
+    sent_bytes: int
+    gone_at: Optional[int]
+
+
+class FileRecord(NamedTuple):
+    """A file or link of a run: `path` is relative to the run, sizes in bytes."""
+
+    directory: int
+    path: bytes
+    name: bytes
+    size: int
+    mtime_ns: int
+    ctime_ns: Optional[int]
+    md5: Optional[bytes]
+
+    @property
+    def key(self) -> Tuple[bytes, bytes]:
+        """Its place in the order in which files are given out."""
+        return self.path[: len(self.path) - len(self.name)], self.name
+
+
+class Known(NamedTuple):
+    """What a look at a directory compares a file with."""
+
+    name: bytes
+    size: Optional[int]
+    mtime_ns: Optional[int]
+
+
+class Totals(NamedTuple):
+    """Files and bytes of a run, and how much of it lies at the destination."""
+
+    files: int
+    bytes: int
+    sent_files: int
+    sent_bytes: int
+    unsent: int
+
+
+class Ledger:
+    """The open database; use as a context manager. Writes come in `with ledger.writing():`."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        try:
+            self._database = sqlite3.connect(os.fsdecode(path), timeout=60, isolation_level=None)
+        except sqlite3.Error as error:
+            raise BadConfiguration(
+                f"{shown(path)}: cannot be opened: {error}; is the directory there and writable?"
+            ) from error
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A transaction: all of it or nothing."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    # -- runs -------------------------------------------------------------------------
+
+    def runs(self, source: Optional[bytes] = None) -> List[RunRecord]:
+        """Every run that is not gone, or those found below `source`."""
+        where = "gone_at IS NULL" + (" AND source = ?" if source is not None else "")
+        rows = self._database.execute(
+            f"SELECT * FROM runs WHERE {where} ORDER BY path",
+            () if source is None else (source,),
+        )
+        return [RunRecord(*row) for row in rows]
+
+    def run(self, path: bytes) -> Optional[RunRecord]:
+        """The run at the absolute `path`, also one that is gone."""
+        row = self._database.execute("SELECT * FROM runs WHERE path = ?", (path,)).fetchone()
+        return RunRecord(*row) if row else None
+
+    def add_run(self, path: bytes) -> RunRecord:
+        """Begin a record for the run at the absolute `path`."""
+        self._database.execute(
+            "INSERT INTO runs VALUES"
+            " (NULL, ?, NULL, NULL, ?, NULL, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0, NULL)",
+            (path, NEW),
+        )
+        record = self.run(path)
+        if record is None:
+            raise LedgerDamaged(f"{shown(self.path)}: lost a run just written")
+        return record
+
+    def update_run(self, record: RunRecord) -> None:
+        """Write a changed record back."""
+        columns = ", ".join(f"{name} = ?" for name in RunRecord._fields[1:])
+        self._database.execute(
+            f"UPDATE runs SET {columns} WHERE id = ?",
+            record[1:] + record[:1],
+        )
+
+    def forget_deliveries(self, run: int) -> None:
+        """The run goes to another destination: nothing of it has been sent there."""
+        self._database.execute(
+            "UPDATE files SET delivery = 0, listed = NULL WHERE directory IN"
+            " (SELECT id FROM directories WHERE run = ?)",
+            (run,),
+        )
+
+    def drop_long_gone(self, now: float) -> None:
+        """Forget the files of runs whose directories went a week ago; their history stays."""
+        of_gone = "SELECT d.id FROM directories d JOIN runs r ON r.id = d.run WHERE r.gone_at < ?"
+        before = (now - _KEPT_AFTER_GONE,)
+        self._database.execute(f"DELETE FROM files WHERE directory IN ({of_gone})", before)
+        self._database.execute(f"DELETE FROM directories WHERE id IN ({of_gone})", before)
+
+    def tokens_of(self, run: int) -> Dict[bytes, Optional[bytes]]:
+        """Each known directory of one run and what it looked like."""
+        return dict(
+            self._database.execute("SELECT path, token FROM directories WHERE run = ?", (run,))
+        )
+
+    # -- directories ------------------------------------------------------------------
+
+    def tokens(self) -> Dict[int, Dict[bytes, Optional[bytes]]]:
+        """For every run, each known directory and what it looked like."""
+        tokens: Dict[int, Dict[bytes, Optional[bytes]]] = {}
+        for run, path, token in self._database.execute("SELECT run, path, token FROM directories"):
+            tokens.setdefault(run, {})[path] = token
+        return tokens
+
+    def directory(self, run: int, path: bytes) -> int:
+        """The number of a directory of a run, new if need be."""
+        found = self._database.execute(
+            "SELECT id FROM directories WHERE run = ? AND path = ?", (run, path)
+        ).fetchone()
+        if found:
+            return int(found[0])
+        self._database.execute("INSERT INTO directories VALUES (NULL, ?, ?, NULL)", (run, path))
+        return self.directory(run, path)
+
+    def set_token(self, directory: int, token: Optional[bytes]) -> None:
+        """Remember what a directory looked like before it was read."""
+        self._database.execute("UPDATE directories SET token = ? WHERE id = ?", (token, directory))
+
+    def known_in(self, directory: int, after: bytes, limit: int) -> List[Known]:
+        """The next `limit` files of a directory, by name."""
+        rows = self._database.execute(
+            "SELECT name, size, mtime_ns FROM files WHERE directory = ? AND name > ?"
+            " ORDER BY name LIMIT ?",
+            (directory, after, limit),
+        )
+        return [Known(*row) for row in rows]
+
+    # -- files ------------------------------------------------------------------------
+
+    def take(
+        self, directory: int, found: Iterable[Tuple[bytes, int, int, Optional[bytes]]]
+    ) -> None:
+        """New or changed files `(name, size, mtime_ns, md5)`: to be hashed and sent."""
+        found = list(found)
+        self._database.executemany(
+            "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 0, NULL)",
+            ((directory, name) for name, _, _, _ in found),
+        )
+        self._database.executemany(
+            "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = NULL, md5 = ?,"
+            " delivery = CASE delivery WHEN 0 THEN 0 ELSE 2 END WHERE directory = ? AND name = ?",
+            ((size, mtime, md5, directory, name) for name, size, mtime, md5 in found),
+        )
+
+    def put_back(self, directory: int, names: Iterable[bytes]) -> None:
+        """Files that are gone or not complete: not to be sent or listed as they are."""
+        keys = [(directory, name) for name in names]
+        self._database.executemany(
+            "DELETE FROM files WHERE directory = ? AND name = ? AND delivery = 0", keys
+        )
+        self._database.executemany(
+            "UPDATE files SET size = NULL, mtime_ns = NULL, ctime_ns = NULL, md5 = NULL,"
+            " delivery = CASE delivery WHEN 0 THEN 0 ELSE 2 END WHERE directory = ? AND name = ?",
+            keys,
+        )
+
+    def put_back_directory(self, directory: int) -> None:
+        """A directory is gone with all its files."""
+        names = self._database.execute("SELECT name FROM files WHERE directory = ?", (directory,))
+        self.put_back(directory, [name for (name,) in names])
+        self.set_token(directory, GONE)
+
+    def older(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files to send of which an older version may be there."""
+        return self._files(run, "f.delivery = 2", after, limit)
+
+    def unsent(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files and links to send of which no other version is there."""
+        return self._files(run, "f.delivery IN (0, 1)", after, limit)
+
+    def unsummed(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files without a sum, by directory and name."""
+        return self._files(run, "f.md5 IS NULL", after, limit)
+
+    def all_files(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files and links of the run, by directory and name."""
+        return self._files(run, "1", after, limit)
+
+    def _files(
+        self, run: int, where: str, after: Tuple[bytes, bytes], limit: int
+    ) -> List[FileRecord]:
+        rows = self._database.execute(
+            "SELECT d.id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.md5"
+            " FROM directories d JOIN files f ON f.directory = d.id"
+            f" WHERE d.run = ? AND f.size IS NOT NULL AND {where}"
+            " AND (d.path > ? OR (d.path = ? AND f.name > ?))"
+            " ORDER BY d.path, f.name LIMIT ?",
+            (run, after[0], after[0], after[1], limit),
+        )
+        return [FileRecord(row[0], row[1] + row[2], *row[2:]) for row in rows]
+
+    def store_sums(self, files: Iterable[FileRecord]) -> None:
+        """Keep the sums of these files and when they were changed last."""
+        self._database.executemany(
+            "UPDATE files SET md5 = ?, ctime_ns = ? WHERE directory = ? AND name = ?",
+            ((file.md5, file.ctime_ns, file.directory, file.name) for file in files),
+        )
+
+    def store_delivery(self, files: Iterable[FileRecord], delivery: int) -> None:
+        """What the destination may have of these files from now on."""
+        self._database.executemany(
+            "UPDATE files SET delivery = ? WHERE directory = ? AND name = ?",
+            ((delivery, file.directory, file.name) for file in files),
+        )
+
+    def distrust(self, files: Iterable[FileRecord]) -> None:
+        """Take the sums of these files again and send them again."""
+        self._database.executemany(
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 2"
+            " WHERE directory = ? AND name = ?",
+            ((file.directory, file.name) for file in files),
+        )
+
+    def distrust_paths(self, run: int, paths: Iterable[bytes]) -> None:
+        """The same, for paths relative to the run; what is not known is passed over."""
+        self._database.executemany(
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 2"
+            " WHERE name = ? AND directory ="
+            " (SELECT id FROM directories WHERE run = ? AND path = ?)",
+            ((path[path.rfind(b"/") + 1 :], run, path[: path.rfind(b"/") + 1]) for path in paths),
+        )
+
+    def sizes(self, run: int) -> Dict[Tuple[bytes, bytes], int]:
+        """The size in bytes of each file of a run, by path and MD5."""
+        rows = self._database.execute(
+            "SELECT d.path, f.name, f.md5, f.size FROM directories d"
+            " JOIN files f ON f.directory = d.id"
+            " WHERE d.run = ? AND f.size IS NOT NULL AND f.md5 IS NOT NULL",
+            (run,),
+        )
+        return {(path + name, md5): size for path, name, md5, size in rows}
+
+    def names(self, run: int) -> Iterator[bytes]:
+        """The name, without its directory, of every file and link of a run."""
+        rows = self._database.execute(
+            "SELECT name FROM files WHERE size IS NOT NULL AND directory IN"
+            " (SELECT id FROM directories WHERE run = ?)",
+            (run,),
+        )
+        return (name for (name,) in rows)
+
+    def totals(self, run: int) -> Totals:
+        """Files and bytes of a run, symbolic links not counted but for `unsent`."""
+        row = self._database.execute(
+            "SELECT total(md5 IS NULL OR md5 != x''), total(size), total(delivery = 3"
+            " AND md5 != x''), total(size * (delivery = 3)), total(delivery != 3)"
+            " FROM files WHERE directory IN (SELECT id FROM directories WHERE run = ?)"
+            " AND size IS NOT NULL",
+            (run,),
+        ).fetchone()
+        return Totals(*(int(number) for number in row))
+
+    # -- the roll-up ------------------------------------------------------------------
+
+    def rollup(self, run: int) -> Iterator[Listed]:
+        """What the roll-up is to list: every file that lies at the destination, by path."""
+        return self._listing(run, "f.md5", "f.delivery = 3 AND f.md5 != x''")
+
+    def summed(self, run: int) -> Iterator[Listed]:
+        """Every file with a sum, sent or not, by path: the roll-up of `ontpush hash`."""
+        return self._listing(run, "f.md5", "f.md5 != x''")
+
+    _CONTRADICTED = (
+        "f.listed IS NOT NULL AND f.size IS NOT NULL AND f.delivery != 3"
+        " AND (f.md5 IS NULL OR f.md5 != f.listed)"
+    )
+
+    def contradicted(self, run: int) -> int:
+        """How many files about to be sent differ from what the destination's roll-up may list."""
+        row = self._database.execute(
+            "SELECT count(*) FROM directories d JOIN files f ON f.directory = d.id"
+            f" WHERE d.run = ? AND {self._CONTRADICTED}",
+            (run,),
+        ).fetchone()
+        return int(row[0])
+
+    def uncontradicted(self, run: int) -> Iterator[Listed]:
+        """What the destination's roll-up may list and will be true of the bytes there."""
+        return self._listing(
+            run, "f.listed", f"f.listed IS NOT NULL AND NOT ({self._CONTRADICTED})"
+        )
+
+    def _listing(self, run: int, column: str, where: str) -> Iterator[Listed]:
+        rows = self._database.execute(
+            f"SELECT d.path, f.name, {column} FROM directories d JOIN files f ON f.directory = d.id"
+            f" WHERE d.run = ? AND {where}"
+            " ORDER BY CAST(d.path || f.name AS BLOB)",
+            (run,),
+        )
+        return (Listed(path + name, md5) for path, name, md5 in rows)
+
+    def unlist_contradicted(self, run: int) -> None:
+        """The roll-up without the contradicted files has been delivered."""
+        self._update_files(run, "listed = NULL", self._CONTRADICTED.replace("f.", ""))
+
+    def rollup_is_stale(self, run: int) -> bool:
+        """Whether the roll-up at the destination lists other than what lies there."""
+        row = self._database.execute(
+            "SELECT 1 FROM directories d JOIN files f ON f.directory = d.id WHERE d.run = ? AND"
+            " ((f.delivery = 3 AND f.md5 != x'' AND (f.listed IS NULL OR f.listed != f.md5))"
+            " OR (f.listed IS NOT NULL AND f.size IS NULL)) LIMIT 1",
+            (run,),
+        ).fetchone()
+        return row is not None
+
+    def list_sent(self, run: int) -> None:
+        """The roll-up of all that lies there is about to be delivered: it may be there now."""
+        self._update_files(run, "listed = md5", "delivery = 3 AND md5 != x''")
+
+    def unlist_unsent(self, run: int) -> None:
+        """That roll-up has been delivered: nothing else is listed any more."""
+        self._update_files(run, "listed = NULL", "delivery != 3 OR size IS NULL")
+        self._database.execute(
+            "DELETE FROM directories WHERE run = ? AND token = x'' AND path != x''"
+            " AND NOT EXISTS (SELECT 1 FROM files WHERE directory = directories.id)",
+            (run,),
+        )
+
+    def unlist_all(self, run: int) -> None:
+        """An empty roll-up has been delivered."""
+        self._update_files(run, "listed = NULL", "1")
+
+    def _update_files(self, run: int, change: str, where: str) -> None:
+        self._database.execute(
+            f"UPDATE files SET {change} WHERE ({where}) AND directory IN"
+            " (SELECT id FROM directories WHERE run = ?)",
+            (run,),
+        )
+
+    def adopt(self, directory: int, listed: Iterable[Tuple[bytes, bytes]]) -> None:
+        """Names and sums of a roll-up from before this database: they may lie there so."""
+        for name, md5 in listed:
+            self._database.execute(
+                "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 2, NULL)",
+                (directory, name),
+            )
+            self._database.execute(
+                "UPDATE files SET listed = ?, delivery = 2 WHERE directory = ? AND name = ?",
+                (md5, directory, name),
+            )
+
+    def believe_listed(self, run: int, until_ns: int) -> None:
+        """A done mark vouches for that roll-up: what is no newer than the mark lies there so."""
+        self._update_files(
+            run,
+            "md5 = listed, delivery = 3",
+            f"listed IS NOT NULL AND size IS NOT NULL AND mtime_ns <= {until_ns:d}",
+        )
+
+    def disbelieve_listed(self, run: int) -> None:
+        """The mark does not fit what is in the run: take all sums again."""
+        self._update_files(run, "md5 = NULL, delivery = 2", "listed IS NOT NULL")
+
+    def offer_unchanged(self, run: int) -> None:
+        """Files whose new sum is the listed one need no more than rsync's quick check."""
+        self._update_files(run, "delivery = 1", "delivery = 2 AND md5 = listed AND md5 != x''")
+
+
+def open_ledger(state_dir: bytes) -> Ledger:
+    """The ledger in `state_dir`, new where there is none, one of this version or a new one.
+
+    LedgerDamaged says that it was unreadable and has been set aside: open again.
+    """
+    path = os.path.join(state_dir, b"ledger.sqlite3")
+    ledger = Ledger(path)
+    with damage_set_aside(ledger):
+        version = ledger._database.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA_VERSION:
+            ledger._database.execute("SELECT count(*) FROM runs").fetchone()
+            return ledger
+        if version or ledger._database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            set_aside(ledger)
+            return open_ledger(state_dir)
+        with ledger.writing():
+            for statement in _SCHEMA.split(";\n"):
+                ledger._database.execute(statement)
+            ledger._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
+    return ledger
+
+
+def set_aside(ledger: Ledger) -> bytes:
+    """Move an unusable database out of the way; it is a cache and is made anew."""
+    ledger._database.close()
+    aside = ledger.path + b".unusable"
+    os.replace(ledger.path, aside)
+    for suffix in (b"-journal", b"-wal", b"-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(ledger.path + suffix)
+    return aside
+
+
+@contextlib.contextmanager
+def damage_set_aside(ledger: Ledger) -> Iterator[None]:
+    """Turn faults of the database into Trouble; set a damaged one aside."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _is_damage(error):
+            raise _damaged(ledger, error) from error
+        raise TryLater(f"{shown(ledger.path)}: {error}; the next tick tries again") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(ledger, error) from error
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    words = str(error)
+    return "malformed" in words or "no such table" in words or "no such column" in words
+
+
+def _damaged(ledger: Ledger, error: sqlite3.Error) -> LedgerDamaged:
+    aside = set_aside(ledger)
+    return LedgerDamaged(
+        f"{shown(ledger.path)}: {error}; set aside as {shown(aside)} and made anew from the runs"
+    )

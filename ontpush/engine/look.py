@@ -1,0 +1,303 @@
+"""Looks at what is in a run and tells the ledger what is new, changed, incomplete or gone.
+
+A quick look reads only what a directory's own times and the files directly in the run show
+to have changed. A full look asks every file: only that can see one that grows in place.
+"""
+
+import errno
+import fnmatch
+import os
+import re
+import stat
+import struct
+import time
+from bisect import bisect_left, bisect_right
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from ontpush.engine.ledger import GONE, LINK, Known, Ledger
+from ontpush.engine.sums import new_md5
+from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
+
+Tokens = Dict[bytes, Optional[bytes]]
+_PAGE = 2000
+# A file system may keep times as coarse as this: a directory changed so recently may
+# change again without a new time.
+_COARSEST_TIME_NS = 2 * 10**9
+
+
+class Rules(NamedTuple):
+    """What counts as a file of a run: settled for `settle` seconds, not `excluded`."""
+
+    settle: float
+    excluded: Callable[[bytes], bool]
+
+
+class Look(NamedTuple):
+    """What a look found: counts of files, and directories that could not be read."""
+
+    taken: int
+    gone: int
+    unsettled: int
+    newest_ns: int
+    special: List[bytes]
+    unreadable: List[OSError]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is more in the run, or other bytes, than there was."""
+        return bool(self.taken or self.unsettled)
+
+
+def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
+    """Whether a path in a run is excluded: by a name in it, or by itself if there is a slash."""
+    if not patterns:
+        return lambda _: False
+    by_name, by_path = (
+        re.compile(
+            "|".join(fnmatch.translate(text) for text in patterns if ("/" in text) == slash)
+            or r"(?!)"
+        )
+        for slash in (False, True)
+    )
+
+    def excluded(path: bytes) -> bool:
+        text = os.fsdecode(path)
+        return bool(by_path.match(text)) or any(by_name.match(name) for name in text.split("/"))
+
+    return excluded
+
+
+def run_token(entries: "List[os.DirEntry[bytes]]") -> bytes:
+    """What lies directly in a run: its files may grow in place, so each one counts."""
+    digest = new_md5()
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if entry.name in OWN_FILES or entry.name.endswith(UNFINISHED_SUFFIX):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            digest.update(b"%s/\0" % entry.name)
+            continue
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        digest.update(b"%s\0%d %d\0" % (entry.name, found.st_size, found.st_mtime_ns))
+    return bytes(digest.digest())
+
+
+def _directory_token(path: bytes) -> Optional[bytes]:
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        return GONE if error.errno in (errno.ENOENT, errno.ENOTDIR) else None
+    if not stat.S_ISDIR(found.st_mode):
+        return GONE
+    if time.time() * 10**9 - found.st_mtime_ns < _COARSEST_TIME_NS:
+        return None
+    return struct.pack("<q", found.st_mtime_ns)
+
+
+def changed_directories(run: bytes, token_of_run: bytes, known: Tokens) -> List[bytes]:
+    """The directories of a run that look other than the ledger remembers."""
+    changed = [] if known.get(b"") == token_of_run else [b""]
+    for path, token in known.items():
+        if path and (token is None or token != _directory_token(run + b"/" + path[:-1])):
+            changed.append(path)
+    return changed
+
+
+class Looker:
+    """One look at one run. `now` in seconds since the epoch decides what has settled."""
+
+    def __init__(self, ledger: Ledger, run_id: int, run: bytes, rules: Rules, now: float) -> None:
+        self._ledger = ledger
+        self._run_id = run_id
+        self._run = run
+        self._rules = rules
+        self._now_ns = int(now * 10**9)
+        self._taken = self._gone = self._unsettled = self._newest_ns = 0
+        self._special: List[bytes] = []
+        self._unreadable: List[OSError] = []
+        self._known: Tokens = {}
+
+    def look(self, token_of_run: bytes, known: Tokens, only: Optional[List[bytes]] = None) -> Look:
+        """Read the directories `only` and what is new below them, or without it everything.
+
+        Each directory is remembered as it looked before it was read, so that what changes
+        meanwhile shows at the next look.
+        """
+        self._known = known
+        waiting = [b""] if only is None else sorted(only, reverse=True)
+        seen = set()
+        while waiting:
+            path = waiting.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            below = self._read(path, token_of_run)
+            if below is None:
+                seen.update(self._put_back_below(path))
+                continue
+            waiting.extend(child for child in below if only is None or child not in known)
+        if only is None:
+            for path in set(known) - seen:
+                self._put_back(path)
+        return Look(
+            self._taken,
+            self._gone,
+            self._unsettled,
+            self._newest_ns,
+            self._special,
+            self._unreadable,
+        )
+
+    def _put_back(self, path: bytes) -> None:
+        self._ledger.put_back_directory(self._ledger.directory(self._run_id, path))
+        self._gone += 1
+
+    def _put_back_below(self, path: bytes) -> List[bytes]:
+        gone = self._known_below(path)
+        for child in gone:
+            self._put_back(child)
+        return gone
+
+    def _known_below(self, path: bytes) -> List[bytes]:
+        return [child for child in self._known if child.startswith(path)]
+
+    def _read(self, path: bytes, token_of_run: bytes) -> Optional[List[bytes]]:
+        """Compare one directory with the ledger; the directories in it, or None if it is gone."""
+        full_path = self._run + (b"/" + path[:-1] if path else b"")
+        token = _directory_token(full_path) if path else token_of_run
+        try:
+            names, below = _names_in(full_path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._unreadable.append(error)
+            self._ledger.set_token(self._ledger.directory(self._run_id, path), None)
+            return self._known_below(path)
+        directory = self._ledger.directory(self._run_id, path)
+        unclear_before = self._unclear()
+        self._compare(directory, full_path, self._files_among(path, names))
+        settled = self._unclear() == unclear_before
+        self._ledger.set_token(directory, token if settled else None)
+        return [path + name + b"/" for name in below if not self._rules.excluded(path + name)]
+
+    def _unclear(self) -> int:
+        return self._unsettled + len(self._unreadable)
+
+    def _files_among(self, path: bytes, names: List[bytes]) -> List[bytes]:
+        """The names that can be files of the run: not our own, not sidecars, not excluded."""
+        return [
+            name
+            for name in names
+            if not (not path and name in OWN_FILES)
+            and not name.endswith(UNFINISHED_SUFFIX)
+            and not is_sidecar(name, names)
+            and not self._rules.excluded(path + name)
+        ]
+
+    def _compare(self, directory: int, full_path: bytes, names: List[bytes]) -> None:
+        """Hold the sorted `names` against the ledger, a page of the ledger at a time."""
+        start, after = 0, b""
+        while True:
+            page = self._ledger.known_in(directory, after, _PAGE)
+            last = len(page) < _PAGE
+            end = len(names) if last else bisect_right(names, page[-1].name)
+            self._compare_page(directory, full_path, page, names[start:end])
+            if last:
+                return
+            start, after = end, page[-1].name
+
+    def _compare_page(
+        self, directory: int, full_path: bytes, page: List[Known], names: List[bytes]
+    ) -> None:
+        known = {file.name: file for file in page}
+        taken: List[Tuple[bytes, int, int, Optional[bytes]]] = []
+        put_back = []
+        for name in names:
+            file = known.pop(name, _UNKNOWN)
+            try:
+                found = self._stat(full_path + b"/" + name)
+            except OSError as error:
+                self._unreadable.append(error)
+                continue
+            if found is None:
+                if file.size is not None:
+                    put_back.append(name)
+                continue
+            size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+            self._newest_ns = max(self._newest_ns, self._changed_ns(found))
+            if (size, found.st_mtime_ns) == (file.size, file.mtime_ns):
+                continue
+            if not self._settled(found):
+                self._unsettled += 1
+                if file is not _UNKNOWN:
+                    put_back.append(name)
+                continue
+            is_link = stat.S_ISLNK(found.st_mode)
+            taken.append((name, size, found.st_mtime_ns, LINK if is_link else None))
+            if len(taken) == _PAGE:
+                self._take(directory, taken)
+                taken = []
+        put_back.extend(file.name for file in known.values() if file.size is not None)
+        self._take(directory, taken)
+        if put_back:
+            self._gone += len(put_back)
+            self._ledger.put_back(directory, put_back)
+
+    def _take(self, directory: int, taken: List[Tuple[bytes, int, int, Optional[bytes]]]) -> None:
+        if taken:
+            self._taken += len(taken)
+            self._ledger.take(directory, taken)
+
+    def _stat(self, path: bytes) -> Optional[os.stat_result]:
+        """The state of a file or link; None for what is gone or neither."""
+        try:
+            found = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
+            return found
+        if not stat.S_ISDIR(found.st_mode):
+            self._special.append(path)
+        return None
+
+    def _settled(self, found: os.stat_result) -> bool:
+        return self._now_ns - self._changed_ns(found) >= self._rules.settle * 10**9
+
+    def _changed_ns(self, found: os.stat_result) -> int:
+        """When a file was last changed.
+
+        A modification time in the future says nothing; then the time of the last change of
+        any kind, which nobody can set, stands for it.
+        """
+        for when in (found.st_mtime_ns, found.st_ctime_ns):
+            if when <= self._now_ns:
+                return when
+        return 0
+
+
+_UNKNOWN = Known(b"", None, None)
+
+
+def _names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
+    """Sorted names of what is no directory, and of the directories, in a real directory."""
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        raise NotADirectoryError(directory)
+    os.lstat(directory + b"/.")  # may its files be asked for?
+    names: List[bytes] = []
+    directories: List[bytes] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            (directories if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+    names.sort()
+    return names, directories
+
+
+def is_sidecar(name: bytes, names: List[bytes]) -> bool:
+    """Whether `name` is the sidecar of another of the sorted `names` beside it."""
+    if not name.endswith(SIDECAR_SUFFIX):
+        return False
+    of = name[: -len(SIDECAR_SUFFIX)]
+    place = bisect_left(names, of)
+    return place < len(names) and names[place] == of

@@ -1,0 +1,64 @@
+"""The done mark, `RUN/rsync.done`: it vouches for exactly one roll-up at one destination."""
+
+import calendar
+import os
+import time
+from typing import Dict, List, Mapping, Optional
+
+from ontpush.engine.rollup import md5_and_size
+from ontpush.facts.words import DONE_MARK, ROLLUP
+
+_DATE = "%Y-%m-%dT%H:%M:%S+00:00"
+
+
+def date_text(seconds: float) -> str:
+    """A time since the epoch as the log and the marks write it."""
+    return time.strftime(_DATE, time.gmtime(seconds))
+
+
+def mark_lines(now: float, facts: Mapping[str, object]) -> List[bytes]:
+    """A mark: a date, as in the original, then `key: value` lines."""
+    lines = [date_text(now)] + [f"{key}: {value}" for key, value in facts.items()]
+    return [line.encode("utf-8", "backslashreplace") + b"\n" for line in lines]
+
+
+def read_mark(run: bytes) -> Optional[Dict[str, str]]:
+    """The `key: value` lines of a run's mark and its `date`, or None where there is no mark."""
+    try:
+        with open(os.path.join(run, DONE_MARK), "rb") as file:
+            lines = file.read(65536).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    facts = {"date": lines[0].strip() if lines else ""}
+    for line in lines[1:]:
+        key, colon, value = line.partition(":")
+        if colon:
+            facts.setdefault(key.strip(), value.strip())
+    return facts
+
+
+def date_of(mark: Dict[str, str]) -> Optional[float]:
+    """When a mark was made, in seconds since the epoch; None where its date is not one of ours."""
+    try:
+        return float(calendar.timegm(time.strptime(mark["date"], _DATE)))
+    except ValueError:
+        return None
+
+
+def md5_of_rollup(run: bytes) -> Optional[str]:
+    """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
+    try:
+        with open(os.path.join(run, ROLLUP), "rb") as file:
+            return md5_and_size(file)[0]
+    except OSError:
+        return None
+
+
+def vouches(mark: Optional[Dict[str, str]], rollup: Optional[str], destination: str) -> bool:
+    """Whether a mark stands for this roll-up at this destination."""
+    return (
+        mark is not None
+        and rollup is not None
+        and mark.get("rollup") == rollup
+        and mark.get("destination") == destination
+    )

@@ -1,0 +1,115 @@
+"""One round over all runs below the source: a visit to each, and the heartbeat at the end."""
+
+import os
+import time
+from typing import List, NamedTuple, Tuple
+
+from ontpush.engine.find import Found, find_runs
+from ontpush.engine.heartbeat import send_heartbeat
+from ontpush.engine.ledger import RunRecord
+from ontpush.engine.look import Tokens
+from ontpush.engine.tick import Tick
+from ontpush.engine.visit import Visit
+from ontpush.facts.names import shown
+from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.words import DONE, LOG_FAIL, LOG_WARN, SKIPPED
+
+
+class RunReport(NamedTuple):
+    """How a run stands after its visit, and the files and bytes that went over in it."""
+
+    record: RunRecord
+    sent_files: int
+    sent_bytes: int
+
+
+class Round(NamedTuple):
+    """What came of a round: every run that was found, and every trouble."""
+
+    runs: List[RunReport]
+    troubles: List[Trouble]
+
+
+def go_round(tick: Tick) -> Round:
+    """Visit every run. One that fails stops no other; a destination out of reach stops all."""
+    reports: List[RunReport] = []
+    troubles: List[Trouble] = []
+    records = {record.path: record for record in tick.ledger.runs(tick.source)}
+    tokens = tick.ledger.tokens()
+    reachable = True
+
+    def complain(error: OSError) -> None:
+        troubles.append(_unreadable(tick, error))
+
+    for found in find_runs(tick.source, complain):
+        record = records.pop(found.path, None) or _record_of(tick, found)
+        report = RunReport(record, 0, 0)
+        if reachable:
+            report, trouble = _visit(tick, found, record, tokens.get(record.id, {}))
+            troubles += trouble
+            reachable = all(isinstance(each, RunFailed) for each in trouble)
+        reports.append(report)
+    _note_gone(tick, list(records.values()), sure=not troubles)
+    if reachable:
+        troubles += _beat(tick, troubles)
+    return Round(reports, troubles)
+
+
+def _record_of(tick: Tick, found: Found) -> RunRecord:
+    with tick.ledger.writing():
+        record = tick.ledger.run(found.path) or tick.ledger.add_run(found.path)
+        record = record._replace(source=tick.source, gone_at=None)
+        tick.ledger.update_run(record)
+    return record
+
+
+def _visit(
+    tick: Tick, found: Found, record: RunRecord, known: Tokens
+) -> Tuple[RunReport, List[Trouble]]:
+    visit = Visit(tick, found, record, known)
+    troubles: List[Trouble] = []
+    try:
+        visit.go()
+    except Trouble as error:
+        error.run = visit.run.relative
+        troubles.append(error)
+    except OSError as error:
+        if os.path.isdir(found.path):
+            where = shown(os.fsencode(error.filename)) if error.filename else "the run"
+            message = f"{where}: {error.strerror or error}"
+            troubles.append(RunFailed(message, visit.run.relative))
+    for trouble in troubles:
+        tick.log.event(LOG_FAIL, visit.run.relative, trouble.message)
+        visit.note_trouble(trouble)
+    return RunReport(visit.record, visit.carried.files, visit.carried.bytes), troubles
+
+
+def _unreadable(tick: Tick, error: OSError) -> Trouble:
+    path = os.path.relpath(os.fsencode(error.filename), tick.source)
+    message = f"cannot be searched for runs: {error.strerror}; give this user the right to read it"
+    tick.log.event(LOG_FAIL, path, message)
+    return RunFailed(message, path)
+
+
+def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:
+    """Runs that the ledger knows and the search did not find: their directories are gone."""
+    gone = [record for record in records if sure or not os.path.lexists(record.path)]
+    if not gone:
+        return
+    with tick.ledger.writing():
+        for record in gone:
+            tick.ledger.update_run(record._replace(gone_at=int(time.time())))
+        tick.ledger.drop_long_gone(time.time())
+    for record in gone:
+        if record.state not in (DONE, SKIPPED):
+            relative = os.path.relpath(record.path, tick.source)
+            tick.log.event(LOG_WARN, relative, "its directory is gone, and it was not done")
+
+
+def _beat(tick: Tick, troubles: List[Trouble]) -> List[Trouble]:
+    try:
+        send_heartbeat(tick, 1 if troubles else 0)
+    except Trouble as error:
+        tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
+        return [error]
+    return []

@@ -1,0 +1,67 @@
+"""Takes stock of a run: looks, and writes down in one transaction what was found and follows."""
+
+import os
+import time
+import zlib
+from typing import List, Optional, Tuple
+
+from ontpush.engine.find import Found
+from ontpush.engine.ledger import Ledger, RunRecord
+from ontpush.engine.look import Look, Looker, Rules, Tokens, changed_directories, run_token
+from ontpush.facts.words import DONE, SENDING, STALLED, WAITING
+
+_DAY = 86400
+_AT_REST = (WAITING, STALLED, DONE)
+
+
+def take_stock(
+    ledger: Ledger, rules: Rules, record: RunRecord, found: Found, known: Tokens, full: bool
+) -> Tuple[Optional[Look], RunRecord]:
+    """Look at every file, or only where something shows a change; None where nothing does.
+
+    A run at rest that has more in it than before is at rest no longer, and a done one not done.
+    """
+    token = run_token(found.entries)
+    only = None if full else changed_directories(found.path, token, known)
+    if only == []:
+        return None, record
+    with ledger.writing():
+        look = _look(ledger, rules, record, found, known, only)
+        totals = ledger.totals(record.id)
+        wakes = look.changed or (look.gone and record.state != DONE)
+        new = record._replace(
+            state=SENDING if wakes and record.state in _AT_REST else record.state,
+            changed_ns=max(look.newest_ns, record.changed_ns),
+            looked_at=int(time.time()) if full else record.looked_at,
+            files=totals.files,
+            bytes=totals.bytes,
+            sent_files=totals.sent_files,
+            sent_bytes=totals.sent_bytes,
+        )
+        if new != record:
+            ledger.update_run(new)
+    return look, new
+
+
+def _look(
+    ledger: Ledger,
+    rules: Rules,
+    record: RunRecord,
+    found: Found,
+    known: Tokens,
+    only: Optional[List[bytes]],
+) -> Look:
+    looker = Looker(ledger, record.id, found.path, rules, time.time())
+    return looker.look(run_token(found.entries), known, only)
+
+
+def is_due(record: RunRecord) -> bool:
+    """Whether every file is to be asked: once a day, each run at a second of its own."""
+    own_second = zlib.crc32(record.path) % _DAY
+    last_due = (time.time() - own_second) // _DAY * _DAY + own_second
+    return record.looked_at < last_due
+
+
+def unreadable_paths(look: Look, run: bytes) -> List[Tuple[bytes, OSError]]:
+    """What could not be read, relative to the run, and why."""
+    return [(os.path.relpath(os.fsencode(each.filename), run), each) for each in look.unreadable]

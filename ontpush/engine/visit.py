@@ -1,0 +1,322 @@
+"""One visit to one run: look, carry over, publish the roll-up; when finished confirm and mark.
+
+The order is the safety: a roll-up is published after the bytes it lists, the done mark last
+of all, and what has to be sent anew is taken out of the roll-up first.
+"""
+
+import os
+import time
+from typing import Any, Dict, List, Optional
+
+from ontpush import __version__
+from ontpush.engine.carry import Carried, carry
+from ontpush.engine.confirm import confirm
+from ontpush.engine.deliver import deliver
+from ontpush.engine.find import Found, list_directory
+from ontpush.engine.hashing import file_trouble
+from ontpush.engine.ledger import RunRecord
+from ontpush.engine.look import Look, Tokens
+from ontpush.engine.mark import mark_lines, md5_of_rollup, read_mark
+from ontpush.engine.publish import install, publish
+from ontpush.engine.recover import believe_mark, recover_listed
+from ontpush.engine.rollup import write_whole
+from ontpush.engine.stock import is_due, take_stock, unreadable_paths
+from ontpush.engine.tick import RunInHand, Tick
+from ontpush.facts import words
+from ontpush.facts.minknow import Promised, count_kinds, is_final_summary
+from ontpush.facts.names import human_size, human_time, plural, shown
+from ontpush.facts.trouble import RunFailed, Trouble
+
+_ROUNDS = 3
+_NAMED_FILES = 5
+
+
+class Visit:
+    """One run in one tick. `record` is what the ledger has of it; `carried` what went over."""
+
+    def __init__(self, tick: Tick, found: Found, record: RunRecord, known: Tokens) -> None:
+        self._tick = tick
+        self._found = found
+        self._known = known
+        self._names = {entry.name for entry in found.entries}
+        relative = os.path.relpath(found.path, tick.source)
+        self.run = RunInHand(record.id, found.path, relative)
+        self.record = record
+        self.carried = Carried(0, 0, [])
+        self._tried = False
+
+    def go(self) -> None:
+        """Bring the run as far as it goes now. Trouble, of this run or of the whole tick."""
+        if words.SKIP_MARK in self._names:
+            self._skip()
+            return
+        self._log(words.LOG_SCAN)
+        look = self._look_around()
+        if self.record.state == words.DONE:
+            self._log(words.LOG_DONE)
+        elif look or self.record.state not in (words.WAITING, words.STALLED):
+            self._bring_over(look)
+        else:
+            self._leave(self._rest_state())
+
+    # -- looking ------------------------------------------------------------------------
+
+    def _skip(self) -> None:
+        reason = first_line(os.path.join(self.run.path, words.SKIP_MARK))
+        self._log(words.LOG_SKIP, reason)
+        self._leave(words.SKIPPED)
+
+    def _look_around(self) -> Optional[Look]:
+        """Tell the ledger what has changed; None where nothing can have."""
+        if self.record.destination != self._tick.transport.destination.text:
+            return self._first_look()
+        was_done = self.record.state == words.DONE
+        if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._names:
+            self._update(state=words.SENDING)
+        unfinished = self.record.state in (words.NEW, words.SENDING, words.FAILED)
+        look = self._take_stock(self._known, full=unfinished or is_due(self.record))
+        if self.record.state != words.DONE:
+            self._take_mark_back(was_done)
+        return look
+
+    def _first_look(self) -> Optional[Look]:
+        """The run is new to the ledger, or goes to another destination than before."""
+        ledger, run = self._tick.ledger, self.run
+        with ledger.writing():
+            ledger.forget_deliveries(run.id)
+            self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
+        vouched = recover_listed(self._tick, run)
+        look = self._take_stock(ledger.tokens_of(run.id), full=True)
+        with ledger.writing():
+            if vouched and believe_mark(self._tick, run):
+                self._update(state=words.DONE, rollup=vouched, done_at=_now())
+            self._update(
+                source=self._tick.source, destination=self._tick.transport.destination.text
+            )
+        if self.record.state != words.DONE:
+            self._take_mark_back(False)
+        return look
+
+    def _take_stock(self, known: Tokens, full: bool) -> Optional[Look]:
+        tick = self._tick
+        look, self.record = take_stock(
+            tick.ledger, tick.rules, self.record, self._found, known, full
+        )
+        for path in look.special if look else ():
+            self._log(words.LOG_WARN, f"left out, neither file nor link: {shown(path)}")
+        return look
+
+    def _take_mark_back(self, was_done: bool) -> None:
+        """A run that is not done must not look done to whoever frees space here."""
+        mark = read_mark(self.run.path)
+        is_ours = mark is not None and mark.get("destination") == self.record.destination
+        if was_done or is_ours:
+            self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
+        if is_ours:
+            os.unlink(os.path.join(self.run.path, words.DONE_MARK))
+
+    # -- bringing over ------------------------------------------------------------------
+
+    def _bring_over(self, look: Optional[Look]) -> None:
+        tick, run = self._tick, self.run
+        unsent = tick.ledger.totals(run.id).unsent
+        if unsent:
+            self._update(state=words.SENDING, first_sent_at=self.record.first_sent_at or _now())
+            self._log(words.LOG_SYNC, "{} to send".format(plural(unsent, "file")))
+            self._carry()
+        self._publish()
+        self._raise_trouble(look)
+        if self._is_finished(look):
+            self._finish()
+        else:
+            self._leave(self._rest_state())
+
+    def _carry(self) -> None:
+        self._tried = True
+        begun = time.monotonic()
+        carried = carry(self._tick, self.run)
+        before = self.carried
+        self.carried = Carried(
+            before.files + carried.files,
+            before.bytes + carried.bytes,
+            before.trouble + carried.trouble,
+        )
+        took = time.monotonic() - begun
+        if carried.files:
+            self._log(
+                words.LOG_SYNC,
+                "{}, {} sent in {}".format(
+                    plural(carried.files, "file"), human_size(carried.bytes), human_time(took)
+                ),
+            )
+
+    def _publish(self) -> None:
+        ledger = self._tick.ledger
+        if ledger.rollup_is_stale(self.run.id):
+            self._update(rollup=publish(self._tick, self.run))
+        if self.record.rollup and md5_of_rollup(self.run.path) != self.record.rollup:
+            try:
+                install(self._tick, self.run)
+            except OSError as error:
+                raise self._cannot_write(words.ROLLUP, error) from error
+
+    def _cannot_write(self, name: bytes, error: OSError) -> RunFailed:
+        return RunFailed(
+            f"{shown(name)} cannot be written: {error.strerror}; let this user write in the run",
+            self.run.relative,
+        )
+
+    def _raise_trouble(self, look: Optional[Look] = None) -> None:
+        trouble = self.carried.trouble
+        if look:
+            trouble = unreadable_paths(look, self.run.path) + trouble
+        if trouble:
+            rest = "the rest was sent; let this user read them"
+            raise file_trouble(self.run.relative, trouble, rest)
+
+    # -- finishing ----------------------------------------------------------------------
+
+    def _is_finished(self, look: Optional[Look]) -> bool:
+        return bool(self._final_summaries()) and not (look and look.unsettled)
+
+    def _final_summaries(self) -> List[bytes]:
+        return sorted(name for name in self._names if is_final_summary(name))
+
+    def _finish(self) -> None:
+        """Confirm the whole run at the destination, look at every file again, and mark it."""
+        self._warn_of_counts()
+        try:
+            self._make_equal()
+        except RunFailed:
+            if not self._has_changed_meanwhile():
+                raise
+            self._leave(words.SENDING)
+            return
+        if self._has_changed_meanwhile():
+            self._leave(words.SENDING)
+        else:
+            self._mark()
+
+    def _warn_of_counts(self) -> None:
+        promised = Promised()
+        for name in self._final_summaries():
+            with open(os.path.join(self.run.path, name), "rb") as file:
+                promised.add(file.read(1 << 20).decode("utf-8", "replace"))
+        present = count_kinds(self._tick.ledger.names(self.run.id))
+        warning = "; ".join(promised.complaints(present)) or None
+        if warning and warning != self.record.warning:
+            self._log(words.LOG_WARN, warning)
+        self._update(warning=warning)
+
+    def _make_equal(self) -> None:
+        """Compare, and send what differs again, until nothing does. RunFailed if that never is."""
+        tick, run = self._tick, self.run
+        for _ in range(_ROUNDS):
+            different = confirm(tick, run, tick.ledger.totals(run.id))
+            if not different:
+                return
+            for path in different[:_NAMED_FILES]:
+                self._log(words.LOG_WARN, f"differs at the destination, sent again: {shown(path)}")
+            if len(different) > _NAMED_FILES:
+                more = plural(len(different) - _NAMED_FILES, "file")
+                self._log(words.LOG_WARN, f"differ at the destination, sent again: {more} more")
+            self._send_again(different)
+        raise RunFailed(
+            f"{shown(different[0])} and perhaps others differ at the destination however often they"
+            " are sent: look at the disks and the memory of both ends",
+            run.relative,
+        )
+
+    def _send_again(self, different: List[bytes]) -> None:
+        with self._tick.ledger.writing():
+            self._tick.ledger.distrust_paths(self.run.id, different)
+        self._carry()
+        self._raise_trouble()
+        self._update(rollup=publish(self._tick, self.run))
+        self._publish()
+
+    def _has_changed_meanwhile(self) -> bool:
+        """A fresh look at every file, whatever the directories say."""
+        ledger = self._tick.ledger
+        self._found = Found(self.run.path, list_directory(self.run.path))
+        look = self._take_stock(ledger.tokens_of(self.run.id), full=True)
+        self._raise_trouble(look)
+        return bool(look and (look.changed or look.gone)) or bool(ledger.totals(self.run.id).unsent)
+
+    def _mark(self) -> None:
+        tick, record = self._tick, self.record
+        facts = {
+            "run": shown(self.run.relative),
+            "instrument": tick.instrument,
+            "destination": tick.transport.destination.text,
+            "rollup": record.rollup,
+            "files": record.files,
+            "bytes": record.bytes,
+            "version": __version__,
+        }
+        lines = mark_lines(time.time(), facts)
+        deliver(tick.transport, tick.outbox, self.run.relative + b"/" + words.DONE_MARK, lines)
+        try:
+            write_whole(os.path.join(self.run.path, words.DONE_MARK), lines)
+        except OSError as error:
+            raise self._cannot_write(words.DONE_MARK, error) from error
+        self._update(done_at=_now())
+        self._leave(words.DONE)
+        self._log(
+            words.LOG_MARK_DONE,
+            "{}, {}".format(plural(record.files, "file"), human_size(record.bytes)),
+        )
+
+    # -- the record ---------------------------------------------------------------------
+
+    def _rest_state(self) -> str:
+        """What a run is called that has nothing left to send and is not done."""
+        idle = time.time() - self.record.changed_ns / 10**9
+        if self._final_summaries() or idle < self._tick.stall_seconds:
+            return words.WAITING
+        if self.record.state != words.STALLED:
+            self._log(
+                words.LOG_STALL,
+                f"no final summary, and nothing has changed for {human_time(idle)}",
+            )
+        return words.STALLED
+
+    def _leave(self, state: str) -> None:
+        """Note how the run stands, and that nothing failed."""
+        totals = self._totals() if self._tried else {}
+        unsent = totals.pop("unsent", 0)
+        if unsent and state in (words.WAITING, words.STALLED):
+            state = words.SENDING
+        self._update(state=state, error=None, **totals)
+
+    def _totals(self) -> Dict[str, int]:
+        return dict(self._tick.ledger.totals(self.run.id)._asdict())
+
+    def _update(self, **changes: Any) -> None:
+        record = self.record._replace(**changes)
+        if record != self.record:
+            self._tick.ledger.update_run(record)
+            self.record = record
+
+    def note_trouble(self, trouble: Trouble) -> None:
+        """Note that the visit ended in trouble, the run's own or that of the whole tick."""
+        totals = self._totals()
+        totals.pop("unsent")
+        state = words.FAILED if isinstance(trouble, RunFailed) else self.record.state
+        self._update(state=state, error=trouble.message, **totals)
+
+    def _log(self, word: str, details: str = "") -> None:
+        self._tick.log.event(word, self.run.relative, details)
+
+
+def first_line(path: bytes) -> str:
+    """The first line of a small text file, for people; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return shown(file.readline(1000).strip())
+    except OSError:
+        return ""
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,1 @@
+"""What is simply so: names and files of MinKNOW, words, formats, options, kinds of trouble."""

@@ -1,0 +1,52 @@
+"""File names are bytes; here is how they are shown, put in JSON, and read back from rsync."""
+
+import os
+import re
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_RSYNC_ESCAPE = re.compile(rb"\\#([0-7]{3})")
+
+
+def from_argument(text: str) -> bytes:
+    """A command-line argument as the bytes that the shell gave us, whatever the locale."""
+    return os.fsencode(text)
+
+
+def shown(name: bytes) -> str:
+    """`name` for people: one line of printable text, odd bytes as backslash escapes."""
+    text = name.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def for_json(name: bytes) -> str:
+    """`name` for programs: bytes that are not UTF-8 become surrogate escapes."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def from_rsync(line: bytes) -> bytes:
+    r"""Undo the `\#ooo` escapes that rsync prints for bytes outside printable ASCII."""
+    return _RSYNC_ESCAPE.sub(lambda found: bytes([int(found.group(1), 8)]), line)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return "{:,} {}{}".format(count, noun, "" if count == 1 else "s")
+
+
+def human_size(size: float) -> str:
+    """Bytes as people read them: `999 B`, `1.2 kB`, `3.4 GB` (powers of 1000, as rsync has it)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def human_time(seconds: float) -> str:
+    """A span as people read it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds / 60 + 0.5)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,88 @@
+"""Every option of ontpush, once: the configuration file, the flags and the help come from here."""
+
+from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+
+# Kinds of value: what the file must hold, and how a flag is read.
+TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
+    "text",
+    "path",
+    "integer",
+    "number",
+    "choice",
+    "switch",
+    "texts",
+)
+
+_TICK = frozenset(["push"])
+_SUMS = frozenset(["push", "hash", "verify"])
+_QUIET = frozenset(["push", "hash"])
+EVERY = frozenset(["push", "hash", "status", "verify", "check", "skip", "retry"])
+
+
+class Option(NamedTuple):
+    """One key of the configuration and, for the commands in `flag_of`, one flag."""
+
+    key: str
+    kind: str
+    default: Any
+    help: str
+    flag_of: FrozenSet[str] = frozenset()
+    metavar: str = ""
+    low: Optional[float] = None
+    high: Optional[float] = None
+    choices: Tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """`state_dir` is `--state-dir`."""
+        return "--" + self.key.replace("_", "-")
+
+
+OPTIONS = (
+    Option("source", PATH, None, "directory that holds the runs, /data on a sequencer"),
+    Option("destination", TEXT, None, "where runs go: a directory, or USER@HOST:DIRECTORY"),
+    Option("rsync_flags", TEXTS, [], "more flags for the rsync that sends"),
+    Option("instrument", TEXT, None, "name of this sequencer; else the host's name"),
+    Option("exclude", TEXTS, [], "names (or, with a slash, paths in a run) to leave out"),
+    Option(
+        "settle", NUMBER, 60, "a file unchanged for so long is complete", _SUMS, "SECONDS", 0, 86400
+    ),
+    Option(
+        "stall_hours", NUMBER, 24, "an unfinished run unchanged for so long has stalled", low=0.01
+    ),
+    Option("jobs", INTEGER, 1, "threads that take sums", _SUMS, "N", 1, 64),
+    Option(
+        "sidecars", SWITCH, None, "write FILE.md5 beside each file (hash: yes, push: no)", _QUIET
+    ),
+    Option("log", PATH, None, "append one line per run and event to this file", EVERY, "FILE"),
+    Option(
+        "state_dir",
+        PATH,
+        None,
+        "cache of sums and history of runs; else /var/lib/ontpush for root,"
+        " $XDG_STATE_HOME/ontpush otherwise",
+        EVERY,
+        "DIR",
+    ),
+    Option("nice", INTEGER, 19, "processor niceness of the work", _SUMS, "N", 0, 19),
+    Option(
+        "ionice",
+        CHOICE,
+        "idle",
+        "disk class of the work",
+        _SUMS,
+        "CLASS",
+        choices=("idle", "best-effort", "none"),
+    ),
+    Option("bwlimit", TEXT, None, "rsync's limit of bandwidth, as 20m for 20 MiB/s", _TICK, "RATE"),
+    Option("ssh_key", PATH, None, "private key; else what ssh finds"),
+    Option("ssh_known_hosts", PATH, None, "file with the cluster's host keys; else what ssh finds"),
+    Option("ssh_port", INTEGER, None, "port of sshd on the cluster", low=1, high=65535),
+    Option("connect_timeout", INTEGER, 20, "seconds to wait for a connection", low=1, high=3600),
+    Option(
+        "io_timeout", INTEGER, 300, "seconds without a byte that end a transfer", low=5, high=86400
+    ),
+    Option("transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01),
+)
+
+BY_KEY: Mapping[str, Option] = {option.key: option for option in OPTIONS}

@@ -1,0 +1,31 @@
+"""The words of the interface: states of a run, words of the log, names of our own files."""
+
+NEW = "new"
+SENDING = "sending"
+WAITING = "waiting"
+STALLED = "stalled"
+DONE = "done"
+SKIPPED = "skipped"
+FAILED = "failed"
+
+LOG_SCAN = "SCAN"
+LOG_SYNC = "SYNC"
+LOG_DONE = "DONE"
+LOG_SKIP = "SKIP"
+LOG_MARK_DONE = "MARK DONE"
+LOG_FAIL = "FAIL"
+LOG_REOPEN = "REOPEN"
+LOG_STALL = "STALL"
+LOG_WARN = "WARN"
+ONLY_WITH_VERBOSE = frozenset([LOG_SCAN, LOG_DONE, LOG_SKIP])
+
+ROLLUP = b"md5sum"
+DONE_MARK = b"rsync.done"
+SKIP_MARK = b"rsync.skip"
+VERIFIED_MARK = b"rsync.verified"
+OWN_FILES = frozenset([ROLLUP, DONE_MARK, SKIP_MARK, VERIFIED_MARK])
+SIDECAR_SUFFIX = b".md5"
+# What is being written stands under its name and this suffix until it is whole.
+UNFINISHED_SUFFIX = b".ontpush-new"
+PARTIAL_DIRECTORY = ".ontpush-partial"
+HEARTBEAT_DIRECTORY = b".ontpush"

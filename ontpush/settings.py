@@ -1,0 +1,83 @@
+"""The settings of one call: defaults, then the configuration file, then the flags."""
+
+import os
+import socket
+from typing import Any, Dict, Mapping, Optional
+
+from ontpush.engine.courtesy import be_courteous
+from ontpush.engine.log import EventLog
+from ontpush.engine.send import Transport, check_flags, parse_destination
+from ontpush.facts.configuration import defaults, read_configuration
+from ontpush.facts.names import from_argument, shown
+from ontpush.facts.trouble import BadConfiguration, WrongCall
+from ontpush.facts.words import LOG_WARN
+
+_SYSTEM_CONFIGURATION = "/etc/ontpush/config.yml"
+
+
+def load_settings(config: Optional[str], flags: Mapping[str, Any]) -> Dict[str, Any]:
+    """All options by key; `flags` holds those given on the command line. BadConfiguration."""
+    settings = defaults()
+    path = config or os.environ.get("ONTPUSH_CONFIG")
+    if not path and os.path.exists(_SYSTEM_CONFIGURATION):
+        path = _SYSTEM_CONFIGURATION
+    given = dict(read_configuration(path)) if path else {}
+    given.update(flags)
+    settings.update({key: value for key, value in given.items() if value is not None})
+    settings.update(by_flag=frozenset(flags), config_file=path)
+    settings["instrument"] = settings["instrument"] or socket.gethostname().split(".")[0]
+    settings["state_dir"] = settings["state_dir"] or default_state_dir()
+    return settings
+
+
+def default_state_dir() -> str:
+    """/var/lib/ontpush for root, the user's state directory otherwise."""
+    if os.geteuid() == 0:
+        return "/var/lib/ontpush"
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(home, "ontpush")
+
+
+def state_dir(settings: Mapping[str, Any]) -> bytes:
+    """The state directory as an absolute path."""
+    return os.path.abspath(from_argument(settings["state_dir"]))
+
+
+def courteous(settings: Mapping[str, Any], log: EventLog) -> None:
+    """Give way to the sequencing from here on, as far as this host can."""
+    be_courteous(settings["nice"], settings["ionice"], lambda why: log.event(LOG_WARN, b"", why))
+
+
+def existing_source(settings: Mapping[str, Any]) -> bytes:
+    """SRC as an absolute path, if it can be read. WrongCall, or BadConfiguration for the file's."""
+    kind = WrongCall if "source" in settings["by_flag"] else BadConfiguration
+    if not settings["source"]:
+        raise WrongCall("which runs? give SRC, or `source` in the configuration")
+    source = os.path.abspath(from_argument(settings["source"]))
+    try:
+        os.listdir(source)
+        os.lstat(source + b"/.")
+    except OSError as error:
+        raise kind(
+            f"{shown(source)}: the source cannot be read: {error.strerror};"
+            " is its disk mounted, and may this user read it?"
+        ) from error
+    return source
+
+
+def transport(settings: Mapping[str, Any]) -> Transport:
+    """How to reach the destination. WrongCall."""
+    if not settings["destination"]:
+        raise WrongCall("where to? give DEST, or `destination` in the configuration")
+    check_flags(settings["rsync_flags"])
+    return Transport(
+        parse_destination(settings["destination"]),
+        settings["ssh_key"],
+        settings["ssh_known_hosts"],
+        settings["ssh_port"],
+        settings["connect_timeout"],
+        settings["io_timeout"],
+        settings["transfer_hours"],
+        settings["bwlimit"],
+        tuple(settings["rsync_flags"]),
+    )

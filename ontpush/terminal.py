@@ -1,0 +1,64 @@
+"""What a person sees while a command works: events, and one line of progress on a terminal."""
+
+import shutil
+import sys
+import time
+from typing import Optional, TextIO
+
+from ontpush.engine.progress import InHand
+from ontpush.facts.names import human_size, human_time, shown
+
+_REDRAW_SECONDS = 0.2
+
+
+def print_line(text: str, stream: Optional[TextIO] = None) -> None:
+    """Print a line whatever the locale: what it cannot show goes out as backslash escapes."""
+    stream = stream or sys.stdout
+    stream.flush()
+    stream.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    stream.flush()
+
+
+class Terminal:
+    """Shows events and progress where somebody watches; nothing from cron."""
+
+    def __init__(self, verbose: bool, quiet: bool, as_json: bool) -> None:
+        self._stream = sys.stderr if as_json else sys.stdout
+        self._tells = (verbose or self._stream.isatty()) and not quiet
+        self._draws = sys.stderr.isatty() and not quiet
+        self._drawn_at = 0.0
+        self._drawn = False
+
+    def tell(self, line: str) -> None:
+        """An event of the log."""
+        if self._tells:
+            self.show(None)
+            print_line(line, self._stream)
+
+    def show(self, now: Optional[InHand]) -> None:
+        """Draw how far the run in hand has come, or wipe it out."""
+        if not self._draws or (now is None and not self._drawn):
+            return
+        if now is not None and time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
+            return
+        self._drawn_at = time.monotonic() if now else 0.0
+        self._drawn = now is not None
+        width = shutil.get_terminal_size().columns - 1
+        text = _line(now)[:width] if now else ""
+        sys.stderr.write("\r" + text.ljust(width) + ("" if now else "\r"))
+        sys.stderr.flush()
+
+
+def _line(now: InHand) -> str:
+    moment = time.time()
+    left = now.time_left(moment)
+    return "{} {}: {:,}/{:,} files, {}/{}, {}/s{}".format(
+        now.doing,
+        shown(now.run.encode("utf-8", "surrogateescape")).rpartition("/")[2],
+        now.files,
+        now.files_total,
+        human_size(now.bytes),
+        human_size(now.bytes_total),
+        human_size(now.rate(moment)),
+        "" if left is None else f", {human_time(left)} left",
+    )

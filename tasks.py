@@ -1,0 +1,247 @@
+"""The tasks of this checkout: `./inv --list` names them, `./inv --help TASK` explains one.
+
+The exit code of a command that fails becomes that of `./inv`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from invoke import Context, Exit, task
+
+HERE = Path(__file__).resolve().parent
+CALLER = os.environ.get("ONTPUSH_CALLER_DIR", os.getcwd())
+PYTHON = sys.executable
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
+
+Version = tuple[int, ...]
+FLOOR: Version = (3, 6)
+
+# Tells version and path, the real one behind a wrapper. Fails in a virtual environment, which may
+# hold packages that a host does not have.
+PROBE = """
+import sys
+print(*sys.version_info[:3])
+print(sys.executable)
+sys.exit(sys.prefix != sys.base_prefix)
+"""
+
+PROGRAM_HELP = {
+    "settle": "take files that have not changed for this many seconds",
+    "jobs": "hash this many files at the same time",
+    "state-dir": "keep the state here; default: the user's own place",
+    "verbose": "say what is done",
+}
+
+
+@task
+def demo(c: Context) -> None:
+    """Show a run on its way from sequencer to cluster, all on this machine."""
+    finish(run(c, PYTHON, "-m", "tests.demo"))
+
+
+@task(help={"fix": "put right what can be, and format"})
+def lint(c: Context, fix: bool = False) -> None:
+    """Check style, types and that Python 3.6 still does; --fix formats."""
+    vermin = str(Path(PYTHON).with_name("vermin"))
+    checks = [
+        [PYTHON, "-m", "ruff", "check", *["--fix"] * fix],
+        [PYTHON, "-m", "ruff", "format", *["--check"] * (not fix)],
+        [PYTHON, "-m", "mypy"],
+        # Without postponed evaluation, which 3.6 does not have, annotations are evaluated.
+        [PYTHON, vermin, "--quiet", "--violations", "--eval-annotations", "-t=3.6-", "ontpush"],
+        ["sh", "-n", "inv"],
+    ]
+    finish(max([run(c, *check) for check in checks]))
+
+
+@task(
+    pre=[lint],
+    help={
+        "only": "run the tests whose names match this expression (pytest -k)",
+        "python": "run the program with this Python instead",
+    },
+)
+def test(c: Context, only: str = "", python: str = "") -> None:
+    """Lint, then run all tests, on Python 3.6 and on the newest here."""
+    hosts = given_python(python) if python else host_pythons()
+    finish(max([run_tests(c, version, path, only) for version, path in hosts.items()]))
+
+
+@task(name="hash", help={"run": "directory of the run", **PROGRAM_HELP})
+def hash_run(
+    c: Context,
+    run: str,
+    settle: str = "",
+    jobs: str = "",
+    state_dir: str = "",
+    verbose: bool = False,
+) -> None:
+    """Make the checksums of one run, as `ontpush hash` does."""
+    finish(ontpush(c, "hash", *options(settle, jobs, state_dir, verbose), from_caller(run)))
+
+
+@task(
+    help={
+        "src": "directory that holds the runs",
+        "dest": "directory, or HOST:DIRECTORY, where they go",
+        "flags": "flags for rsync, quoted as for a shell, for example --flags '--bwlimit=50m -z'",
+        **PROGRAM_HELP,
+    }
+)
+def sync(
+    c: Context,
+    src: str,
+    dest: str,
+    flags: str = "",
+    settle: str = "",
+    jobs: str = "",
+    state_dir: str = "",
+    verbose: bool = False,
+) -> None:
+    """Send the runs under SRC to DEST, as one tick of `ontpush push` does."""
+    arguments = [from_caller(src), dest if is_remote(dest) else from_caller(dest)]
+    given = options(settle, jobs, state_dir, verbose)
+    finish(ontpush(c, "push", *given, *arguments, *words(flags)))
+
+
+@task(help={"quick": "smaller data, rougher figures", "only": "name of the one to run"})
+def bench(c: Context, quick: bool = False, only: str = "") -> None:
+    """Measure the speed of scanning, hashing and sending."""
+    selection = [*["--quick"] * quick, *["--only", only] * bool(only)]
+    finish(run(c, PYTHON, "-m", "tests.bench", *selection))
+
+
+@task
+def clean(c: Context) -> None:
+    """Remove .venv and all caches, and nothing else."""
+    caches = [HERE / name for name in CACHES]
+    # .venv last: it holds the Python that does this.
+    folders = [*caches, *HERE.rglob("__pycache__"), HERE / ".venv"]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    left = [str(folder) for folder in folders if folder.exists()]
+    if left:
+        raise Exit(f"could not remove {shlex.join(left)}: whose are they?")
+
+
+def run(c: Context, *command: str) -> int:
+    """Run a command with the caller's own terminal, or files, and return its exit code.
+
+    Context.run would merge both outputs on a terminal and leave the command behind on SIGTERM.
+    """
+    if c.config.run.dry or c.config.run.echo:
+        print(shlex.join(command), flush=True)
+    if c.config.run.dry:
+        return 0
+    child = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        return as_in_shell(child.wait())
+    except KeyboardInterrupt:
+        # The terminal has told the child too: it ends in its own time, and nothing comes after it.
+        raise Exit(code=as_in_shell(child.wait()) or 130) from None
+
+
+def as_in_shell(code: int) -> int:
+    """Give the code that a shell gives: 143 where subprocess says -15, ended by SIGTERM."""
+    return code if code >= 0 else 128 - code
+
+
+def ontpush(c: Context, *arguments: str) -> int:
+    """Run the program from this checkout and return its exit code."""
+    return run(c, PYTHON, "-m", "ontpush", *arguments)
+
+
+def finish(code: int) -> None:
+    """End here with this exit code, unless it is 0."""
+    if code:
+        raise Exit(code=code)
+
+
+def from_caller(path: str) -> str:
+    """Make a path that the caller gave absolute: tasks run in the checkout, they may not be."""
+    return os.path.join(CALLER, path)
+
+
+def is_remote(destination: str) -> bool:
+    """Tell a destination on another host as rsync does: by a colon before the first slash."""
+    return ":" in destination.split("/")[0]
+
+
+def options(settle: str, jobs: str, state_dir: str, verbose: bool) -> list[str]:
+    """Spell out those options of the program that were given."""
+    state = from_caller(state_dir) if state_dir else ""
+    pairs = [("--settle", settle), ("--jobs", jobs), ("--state-dir", state)]
+    return [word for pair in pairs if pair[1] for word in pair] + ["-v"] * verbose
+
+
+def words(flags: str) -> list[str]:
+    """Split flags as a shell does."""
+    try:
+        return shlex.split(flags)
+    except ValueError as error:
+        raise Exit(f"--flags {flags}: {error}; quote it as for a shell", 64) from None
+
+
+def run_tests(c: Context, version: Version, python: str, only: str) -> int:
+    """Run every test with the program on one Python, on all cores; return pytest's exit code."""
+    print(f"\nThe program on Python {dotted(version)}, {python}:", flush=True)
+    # With "=": pytest does not know this option yet when it looks for paths among its arguments.
+    selection = [f"--host-python={python}", *["-k", only] * bool(only)]
+    return run(c, PYTHON, "-m", "pytest", "-n", "auto", *selection)
+
+
+def host_pythons() -> dict[Version, str]:
+    """Choose the Pythons that stand for the hosts: the floor and the newest, version to path."""
+    found = find_pythons()
+    if not found:
+        raise Exit("found no Python to test the program on: give one with --python PATH")
+    floors = [version for version in found if version[:2] == FLOOR]
+    if not floors:
+        missing = f"Python {dotted(FLOOR)}, the oldest on a host, is not on PATH nor in pyenv"
+        if os.environ.get("CI"):
+            raise Exit(f"{missing}: install it")
+        print(f"{missing}: NOT tested on it", file=sys.stderr)
+    return {version: found[version] for version in [*floors[-1:], max(found)]}
+
+
+def given_python(python: str) -> dict[Version, str]:
+    """Take the one Python that the caller names, by path or as found on PATH."""
+    found = probe(from_caller(python) if "/" in python else python)
+    if not found:
+        raise Exit(f"{python} does not run, or belongs to a virtual environment")
+    return dict([found])
+
+
+def find_pythons() -> dict[Version, str]:
+    """Find the Pythons on PATH and pyenv's, oldest first, version to path."""
+    names = re.compile(r"python3(\.\d+)?")
+    folders = [Path(folder) for folder in os.get_exec_path()]
+    on_path = [file for folder in folders for file in folder.glob("python3*")]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [*pyenv.glob("versions/*/bin/python3"), *on_path]
+    probed = [probe(str(file)) for file in candidates if names.fullmatch(file.name)]
+    return dict(sorted(found for found in probed if found))
+
+
+def probe(python: str) -> tuple[Version, str] | None:
+    """Ask a Python for its version and real path; None where it does not run."""
+    try:
+        answer = subprocess.run(
+            [python, "-c", PROBE], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version, path = answer.stdout.splitlines()
+    return tuple(map(int, version.split())), path
+
+
+def dotted(version: Version) -> str:
+    """Write a version as people do: 3.6.15."""
+    return ".".join(map(str, version))

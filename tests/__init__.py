@@ -1,0 +1,1 @@
+"""Tests of ontpush, and the stand-ins for the real world that they use."""
