@@ -9,7 +9,7 @@ import stat
 from typing import Callable, Iterator, List, NamedTuple, Set, Tuple
 
 from ontpush.engine.hashing import FileTrouble, sum_files
-from ontpush.engine.ledger import LINK, OFFERED, THERE, FileRecord
+from ontpush.engine.ledger import LINK, THERE, FileRecord
 from ontpush.engine.publish import withdraw
 from ontpush.engine.send import Comparing, Sending
 from ontpush.engine.tick import RunInHand, Tick
@@ -31,8 +31,11 @@ class Carried(NamedTuple):
 
 def carry(tick: Tick, run: RunInHand) -> Carried:
     """Send everything of the run that the ledger has as unsent. Trouble of the transport."""
-    carriers = [_carry_older(tick, run), _carry_new(tick, run)]
-    parts = [part for carrier in carriers for part in carrier]
+    parts = [_prepare(tick, run)]
+    parts += [
+        _carry_broken_off(tick, run, files) for files in slices(tick.ledger.broken_off, run.id)
+    ]
+    parts += [_carry_fresh(tick, run, files) for files in slices(tick.ledger.fresh, run.id)]
     return Carried(
         sum(part.files for part in parts),
         sum(part.bytes for part in parts),
@@ -40,28 +43,19 @@ def carry(tick: Tick, run: RunInHand) -> Carried:
     )
 
 
-def _carry_older(tick: Tick, run: RunInHand) -> Iterator[Carried]:
-    """Sums first: only then is it known whether the destination's roll-up is contradicted."""
+def _prepare(tick: Tick, run: RunInHand) -> Carried:
+    """Take sums of what has changed: they tell whether the roll-up there is contradicted."""
     ledger = tick.ledger
     trouble: List[FileTrouble] = []
-    for files in slices(ledger.older, run.id):
+    for files in slices(ledger.changed, run.id):
         unsummed = [file for file in files if file.md5 is None]
         tick.progress.begin(run.relative, "hashing", *_extent(unsummed))
         trouble += sum_files(ledger, run.path, unsummed, tick.hashing, tick.progress.advance)[1]
     with ledger.writing():
-        ledger.offer_unchanged(run.id)
+        ledger.settle_adopted(run.id)
     if ledger.contradicted(run.id):
         withdraw(tick, run)
-    yield Carried(0, 0, trouble)
-    for files in slices(ledger.older, run.id):
-        yield _carry_slice(tick, run, files, older=True)
-
-
-def _carry_new(tick: Tick, run: RunInHand) -> Iterator[Carried]:
-    for files in slices(tick.ledger.unsent, run.id):
-        with tick.ledger.writing():
-            tick.ledger.store_delivery(files, OFFERED)
-        yield _carry_slice(tick, run, files, older=False)
+    return Carried(0, 0, trouble)
 
 
 def slices(page: Page, run_id: int) -> Iterator[List[FileRecord]]:
@@ -84,41 +78,52 @@ def _extent(files: List[FileRecord]) -> Tuple[int, int]:
     return len(files), sum(file.size for file in files)
 
 
-def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], older: bool) -> Carried:
-    """Send `files` and take the sums they lack; note what then lies at the destination.
+def _carry_broken_off(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
+    """rsync's quick check tells what arrived before: times are set only on whole files."""
+    return _carry_slice(tick, run, files, [])
 
-    Of what is `older` another version may be there: rsync must not go by its times.
-    """
+
+def _carry_fresh(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
+    """Where another version may lie, rsync must not go by times: they are whole seconds."""
+    with tick.ledger.writing():
+        tick.ledger.offer_new(files)
+    return _carry_slice(tick, run, files, ["--ignore-times"])
+
+
+def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: List[str]) -> Carried:
+    """Send `files` and take the sums they lack; note what then lies at the destination."""
     paths = [run.relative + b"/" + file.path for file in files]
-    flags = ["--ignore-times"] if older else []
     tick.progress.begin(run.relative, "sending", *_extent(files))
     with Sending(tick.transport, tick.source, paths, tick.progress.advance, flags) as sending:
-        files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, lambda *_: None)
+        files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, _ignore)
         complete, complaints = sending.finish()
-    absent = set() if complete else _absent(tick, paths, by_content=older)
+    absent = set() if complete else _absent(tick, paths)
     there: List[FileRecord] = []
     doubtful: List[FileRecord] = []
+    named = {path for path, _ in trouble}
     for file, path in zip(files, paths):
-        if path in absent:
-            continue
-        (there if _is_untouched(run, file) else doubtful).append(file)
+        if not _is_untouched(run, file):
+            doubtful.append(file)
+        elif path not in absent:
+            there.append(file)
+        elif file.path not in named:
+            why = complaints[0] if complaints else "left out by a flag for rsync?"
+            trouble.append((file.path, OSError(0, f"did not arrive: {why}")))
     with tick.ledger.writing():
         tick.ledger.store_delivery(there, THERE)
         tick.ledger.distrust(doubtful)
-    named = {path for path, _ in trouble}
-    for file, path in zip(files, paths):
-        if path in absent and file.path not in named and _is_untouched(run, file):
-            why = complaints[0] if complaints else "left out by a flag for rsync?"
-            trouble.append((file.path, OSError(0, "did not arrive: " + why)))
     return Carried(sending.files, sending.bytes, trouble)
 
 
-def _absent(tick: Tick, paths: List[bytes], by_content: bool) -> Set[bytes]:
+def _ignore(*_: int) -> None:
+    """Sums are taken beside the sending: one progress is enough."""
+
+
+def _absent(tick: Tick, paths: List[bytes]) -> Set[bytes]:
     """Which of `paths` do not lie at the destination as they do here, after a partial transfer."""
-    absent = set(paths)
-    with Comparing(tick.transport, tick.source, paths, by_content=by_content) as comparing:
+    with Comparing(tick.transport, tick.source, paths) as comparing:
         comparing.finish()
-    return absent - comparing.same
+    return set(paths) - comparing.same
 
 
 def _is_untouched(run: RunInHand, file: FileRecord) -> bool:

@@ -49,14 +49,15 @@ CREATE TABLE files (
     mtime_ns INTEGER,
     ctime_ns INTEGER,                 -- when the sum was taken
     md5 BLOB,                         -- NULL: not taken; empty: a symbolic link
-    delivery INTEGER NOT NULL,        -- see NOT_OFFERED to THERE
+    delivery INTEGER NOT NULL,        -- see NOT_OFFERED to ADOPTED
     listed BLOB,                      -- the sum that the roll-up at the destination may list
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
 """
 # What the destination may have of a file. rsync's quick check goes by whole seconds, so a file
-# of which an older version may be there must be sent without it.
-NOT_OFFERED, OFFERED, OLDER, THERE = range(4)
+# of which an older version may be there must be sent without it. ADOPTED came from a roll-up
+# found in the run: it may be there as listed, which its sum will show.
+NOT_OFFERED, OFFERED, OLDER, THERE, ADOPTED = range(5)
 _KEPT_AFTER_GONE = 7 * 86400
 
 LINK = b""
@@ -252,7 +253,8 @@ class Ledger:
         )
         self._database.executemany(
             "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = NULL, md5 = ?,"
-            " delivery = CASE delivery WHEN 0 THEN 0 ELSE 2 END WHERE directory = ? AND name = ?",
+            " delivery = CASE WHEN delivery IN (0, 4) THEN delivery ELSE 2 END"
+            " WHERE directory = ? AND name = ?",
             ((size, mtime, md5, directory, name) for name, size, mtime, md5 in found),
         )
 
@@ -264,7 +266,8 @@ class Ledger:
         )
         self._database.executemany(
             "UPDATE files SET size = NULL, mtime_ns = NULL, ctime_ns = NULL, md5 = NULL,"
-            " delivery = CASE delivery WHEN 0 THEN 0 ELSE 2 END WHERE directory = ? AND name = ?",
+            " delivery = CASE WHEN delivery IN (0, 4) THEN delivery ELSE 2 END"
+            " WHERE directory = ? AND name = ?",
             keys,
         )
 
@@ -274,13 +277,17 @@ class Ledger:
         self.put_back(directory, [name for (name,) in names])
         self.set_token(directory, GONE)
 
-    def older(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
-        """The next `limit` files to send of which an older version may be there."""
-        return self._files(run, "f.delivery = 2", after, limit)
+    def changed(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files to send of which the destination may have another version."""
+        return self._files(run, "f.delivery IN (2, 4)", after, limit)
 
-    def unsent(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
-        """The next `limit` files and links to send of which no other version is there."""
-        return self._files(run, "f.delivery IN (0, 1)", after, limit)
+    def broken_off(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files to send that an earlier call may have brought over already."""
+        return self._files(run, "f.delivery = 1", after, limit)
+
+    def fresh(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
+        """The next `limit` files to send that are new or changed."""
+        return self._files(run, "f.delivery IN (0, 2)", after, limit)
 
     def unsummed(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
         """The next `limit` files without a sum, by directory and name."""
@@ -308,6 +315,13 @@ class Ledger:
         self._database.executemany(
             "UPDATE files SET md5 = ?, ctime_ns = ? WHERE directory = ? AND name = ?",
             ((file.md5, file.ctime_ns, file.directory, file.name) for file in files),
+        )
+
+    def offer_new(self, files: Iterable[FileRecord]) -> None:
+        """These files are about to be sent: what was new may lie there from now on."""
+        self._database.executemany(
+            "UPDATE files SET delivery = 1 WHERE directory = ? AND name = ? AND delivery = 0",
+            ((file.directory, file.name) for file in files),
         )
 
     def store_delivery(self, files: Iterable[FileRecord], delivery: int) -> None:
@@ -445,11 +459,11 @@ class Ledger:
         """Names and sums of a roll-up from before this database: they may lie there so."""
         for name, md5 in listed:
             self._database.execute(
-                "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 2, NULL)",
+                "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 4, NULL)",
                 (directory, name),
             )
             self._database.execute(
-                "UPDATE files SET listed = ?, delivery = 2 WHERE directory = ? AND name = ?",
+                "UPDATE files SET listed = ?, delivery = 4 WHERE directory = ? AND name = ?",
                 (md5, directory, name),
             )
 
@@ -463,11 +477,13 @@ class Ledger:
 
     def disbelieve_listed(self, run: int) -> None:
         """The mark does not fit what is in the run: take all sums again."""
-        self._update_files(run, "md5 = NULL, delivery = 2", "listed IS NOT NULL")
+        self._update_files(run, "md5 = NULL, delivery = 4", "listed IS NOT NULL")
 
-    def offer_unchanged(self, run: int) -> None:
-        """Files whose new sum is the listed one need no more than rsync's quick check."""
-        self._update_files(run, "delivery = 1", "delivery = 2 AND md5 = listed AND md5 != x''")
+    def settle_adopted(self, run: int) -> None:
+        """Adopted files have their sums: only where it is the listed one may rsync be quick."""
+        self._update_files(
+            run, "delivery = CASE WHEN md5 = listed THEN 1 ELSE 2 END", "delivery = 4"
+        )
 
 
 def open_ledger(state_dir: bytes) -> Ledger:

@@ -27,7 +27,6 @@ from typing import (
 from ontpush.engine.children import Child
 from ontpush.facts.names import from_rsync, human_time
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, WrongCall
-from ontpush.facts.words import PARTIAL_DIRECTORY
 
 OLDEST_RSYNC = (3, 1)
 _REMOTE = re.compile(
@@ -158,7 +157,10 @@ class Call:
             self._fault = error
 
     def finish(self) -> Tuple[bool, List[str]]:
-        """Wait for the end: whether it was complete, and what rsync complained of. Trouble."""
+        """Wait for the end: whether all that is still there went, and what rsync complained of.
+
+        Trouble where the call failed as a whole.
+        """
         self._reader.join()
         if self._fault:
             raise self._fault
@@ -172,7 +174,8 @@ class Call:
             )
         if code not in (0, 23, 24):
             raise _trouble(self._transport, code, complaints)
-        return code == 0, complaints
+        only_vanished = bool(complaints) and all(_VANISHED.search(line) for line in complaints)
+        return code == 0 or only_vanished, complaints
 
 
 class Sending(Call):
@@ -246,7 +249,7 @@ def command_line(
 ) -> List[Union[str, bytes]]:
     """The call of rsync that sends what is named on its standard input."""
     command: List[Union[str, bytes]] = ["rsync", "-lpt", "--files-from=-", "--from0"]
-    command += ["--partial-dir=" + PARTIAL_DIRECTORY, f"--timeout={transport.io_timeout}"]
+    command.append(f"--timeout={transport.io_timeout}")
     if transport.bwlimit:
         command.append("--bwlimit=" + transport.bwlimit)
     if transport.destination.host is not None:
@@ -341,6 +344,7 @@ def _long_names(flag: str) -> List[str]:
     return names
 
 
+_VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
 _NOISE = re.compile(
     r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
     r"|@@@|Warning: Permanently added|\s*$"

@@ -27,5 +27,4 @@ OWN_FILES = frozenset([ROLLUP, DONE_MARK, SKIP_MARK, VERIFIED_MARK])
 SIDECAR_SUFFIX = b".md5"
 # What is being written stands under its name and this suffix until it is whole.
 UNFINISHED_SUFFIX = b".ontpush-new"
-PARTIAL_DIRECTORY = ".ontpush-partial"
 HEARTBEAT_DIRECTORY = b".ontpush"
