@@ -152,7 +152,8 @@ class Visit:
 
     def _publish(self) -> None:
         ledger = self._tick.ledger
-        if ledger.rollup_is_stale(self.run.id):
+        is_unknown = self.record.rollup is None and ledger.totals(self.run.id).sent_files
+        if is_unknown or ledger.rollup_is_stale(self.run.id):
             self._update(rollup=publish(self._tick, self.run))
         if self.record.rollup and md5_of_rollup(self.run.path) != self.record.rollup:
             try:

@@ -1,0 +1,100 @@
+"""What the tests have in common: the program on the Python of a host, and where runs go."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import Cluster
+from tests.lab.minknow import SimulatedRun
+from tests.lab.oldrsync import OldRsync, old_rsync
+from tests.program import CHECKOUT, Program, wait_for
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--host-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the Python that runs the program under test, as on a host",
+    )
+
+
+@pytest.fixture(scope="session")
+def host_python(request: pytest.FixtureRequest) -> str:
+    """The interpreter that runs the program."""
+    python: str = request.config.getoption("--host-python")
+    return python
+
+
+@pytest.fixture
+def program(host_python: str, tmp_path: Path) -> Iterator[Program]:
+    """The program, which must leave neither processes nor temporary files."""
+    program = Program(host_python, tmp_path / "home")
+    yield program
+    left = program.processes()
+    program.kill_all()
+    assert not left
+    assert not os.listdir(program.temporary)
+    assert not (program.state / "outbox").exists()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The directory that holds the runs, `/data` on a sequencer."""
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def arrived(tmp_path: Path) -> Path:
+    """The directory on this machine where runs go."""
+    path = tmp_path / "arrived"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run(data: Path) -> SimulatedRun:
+    """A run that is not written yet."""
+    return SimulatedRun(data, files=1)
+
+
+@pytest.fixture(scope="module")
+def _sshd() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(_sshd: Cluster, program: Program) -> Iterator[Cluster]:
+    """A login node with rrsync as forced command, empty, known to the program."""
+    program.settings.update(_sshd.config())
+    yield _sshd
+    wait_for(lambda: not _sshd.sessions(), "a session on the cluster does not end")
+    for path in _sshd.directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> OldRsync:
+    """rsync 3.2.3 with the rrsync written in perl, fetched once for all workers and sessions."""
+    cache = CHECKOUT / ".pytest_cache" / "ontpush"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return old_rsync(cache)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path | None:
+    """Real Nanopore data beside the checkout, where it is."""
+    path = CHECKOUT.parent / "shared" / "ont-samples"
+    return path if path.is_dir() else None
