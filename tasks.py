@@ -118,6 +118,12 @@ def bench(c: Context, quick: bool = False, only: str = "") -> None:
 
 
 @task
+def reference(c: Context) -> None:
+    """Write docs/reference.md anew from the program's own options."""
+    finish(run(c, PYTHON, "-m", "tests.reference"))
+
+
+@task
 def clean(c: Context) -> None:
     """Remove .venv and all caches, and nothing else."""
     caches = [HERE / name for name in CACHES]

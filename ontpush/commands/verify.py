@@ -11,6 +11,7 @@ from ontpush.engine.look import exclusion
 from ontpush.engine.progress import InHand, Progress
 from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall
+from ontpush.facts.words import LOG_FAIL
 from ontpush.result import Result
 from ontpush.settings import courteous, state_dir
 
@@ -20,7 +21,8 @@ Sizes = Callable[[bytes, bytes], Optional[int]]
 
 def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None]) -> Result:
     """Check every run named; a bad one does not keep the others from being checked."""
-    courteous(settings, EventLog(settings["log"], settings["verbose"], listen))
+    log = EventLog(settings["log"], settings["verbose"], listen)
+    courteous(settings, log)
     if not settings["words"]:
         raise WrongCall("which run? give its directory")
     found = [open_run(from_argument(word)).path for word in settings["words"]]
@@ -36,6 +38,8 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
         runs.append(_facts(run, inspection))
         lines.append(_line(run, inspection))
         troubles += _troubles(run, inspection)
+    for trouble in troubles:
+        log.event(LOG_FAIL, trouble.run or b"", trouble.message)
     return Result("verify", {"runs": runs}, lines, troubles)
 
 

@@ -15,7 +15,7 @@ TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
 
 _TICK = frozenset(["push"])
 _SUMS = frozenset(["push", "hash", "verify"])
-_QUIET = frozenset(["push", "hash"])
+_TAKERS = frozenset(["push", "hash"])
 EVERY = frozenset(["push", "hash", "status", "verify", "check", "skip", "retry"])
 
 
@@ -45,16 +45,23 @@ OPTIONS = (
     Option("instrument", TEXT, None, "name of this sequencer; else the host's name"),
     Option("exclude", TEXTS, [], "names (or, with a slash, paths in a run) to leave out"),
     Option(
-        "settle", NUMBER, 60, "a file unchanged for so long is complete", _SUMS, "SECONDS", 0, 86400
+        "settle",
+        NUMBER,
+        60,
+        "a file unchanged for so long is complete",
+        _TAKERS,
+        "SECONDS",
+        0,
+        86400,
     ),
     Option(
         "stall_hours", NUMBER, 24, "an unfinished run unchanged for so long has stalled", low=0.01
     ),
     Option("jobs", INTEGER, 1, "threads that take sums", _SUMS, "N", 1, 64),
     Option(
-        "sidecars", SWITCH, None, "write FILE.md5 beside each file (hash: yes, push: no)", _QUIET
+        "sidecars", SWITCH, None, "write FILE.md5 beside each file (hash: yes, push: no)", _TAKERS
     ),
-    Option("log", PATH, None, "append one line per run and event to this file", EVERY, "FILE"),
+    Option("log", PATH, None, "append one line per run and event to this file", _SUMS, "FILE"),
     Option(
         "state_dir",
         PATH,

@@ -1,0 +1,92 @@
+"""Makes docs/reference.md from the program's own options: nothing in it is typed twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ontpush.command_line import COMMANDS
+from ontpush.facts.options import OPTIONS, SWITCH, Option
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+
+HEAD = """\
+# Reference
+
+Made from the program by `./inv reference`; change the program, not this page.
+
+`ontpush` and `python3 -m ontpush` are the same program. Options come before the arguments:
+what comes after DEST goes to rsync as it stands.
+"""
+
+COMMON = """\
+Every command takes `--config FILE` (else `$ONTPUSH_CONFIG`, else `/etc/ontpush/config.yml` where
+there is one), `-v`, `-q`, `--json`, `--version` and `--help`.
+"""
+
+EXIT_CODES = """\
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | all well |
+| 1 | some run failed, the others were still done |
+| 64 | wrong call |
+| 69 | destination out of reach |
+| 75 | another tick is at work, or a passing fault: the next tick will do |
+| 78 | configuration, or what it leads to on this host |
+| 130, 143 | ended by Ctrl-C, by SIGTERM |
+"""
+
+FILE = """\
+## The configuration file
+
+YAML, or JSON, which every host can read; a flag beats the file. An unknown key, a wrong type or a
+value out of range is refused with its place in the file, all faults at once.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, "## Commands\n", *_commands(), COMMON, FILE, _keys(), EXIT_CODES]
+    return "\n".join(parts)
+
+
+def _commands() -> Iterator[str]:
+    for command in COMMANDS:
+        call = f"ontpush {command.name} [OPTIONS] {command.arguments}".strip()
+        yield f"### `{call}`"
+        yield f"\n{command.help[0].upper()}{command.help[1:]}.\n"
+        flags = [f"`--{name}`: {text}" for name, text in command.switches]
+        flags += ["`-n`, `--dry-run`: only tell what would be"] * command.dry_run
+        flags += [_flag(option) for option in OPTIONS if command.name in option.flag_of]
+        yield "\n".join(f"- {flag}" for flag in flags) + "\n"
+
+
+def _flag(option: Option) -> str:
+    if option.kind == SWITCH:
+        return f"`{option.flag}`, `--no-{option.flag[2:]}`: {option.help}"
+    return f"`{option.flag} {option.metavar}`: {option.help}{_default(option)}"
+
+
+def _default(option: Option) -> str:
+    return "" if option.default in (None, []) else f" (default {option.default})"
+
+
+def _keys() -> str:
+    rows = [f"| `{each.key}` | {_kind(each)} | {each.help}{_default(each)} |" for each in OPTIONS]
+    return "\n".join(["| key | kind | meaning |", "| --- | --- | --- |", *rows, ""])
+
+
+def _kind(option: Option) -> str:
+    if option.choices:
+        return " or ".join(f"`{choice}`" for choice in option.choices)
+    if option.low is not None and option.high is not None:
+        return f"{option.kind}, {option.low:g} to {option.high:g}"
+    return option.kind
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"wrote {PAGE.name}\n")
