@@ -6,7 +6,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from ontpush.engine.courtesy import be_courteous
 from ontpush.engine.log import EventLog
-from ontpush.engine.send import Transport, check_flags, parse_destination
+from ontpush.engine.transport import Transport, check_flags, parse_destination
 from ontpush.facts.configuration import defaults, read_configuration
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import BadConfiguration, WrongCall

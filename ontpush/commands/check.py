@@ -9,7 +9,8 @@ import time
 from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ontpush.engine.find import find_runs
-from ontpush.engine.send import Comparing, Destination, parse_destination, require_rsync
+from ontpush.engine.send import Comparing
+from ontpush.engine.transport import Destination, parse_destination, require_rsync
 from ontpush.facts.names import human_size, shown
 from ontpush.facts.trouble import BadConfiguration, OutOfReach, RunFailed, Trouble
 from ontpush.result import Result, table

@@ -15,9 +15,9 @@ from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.round import Round, RunReport, go_round
-from ontpush.engine.send import require_rsync
 from ontpush.engine.stock import take_stock
 from ontpush.engine.tick import Tick
+from ontpush.engine.transport import require_rsync
 from ontpush.facts import words
 from ontpush.facts.names import human_size, plural, shown
 from ontpush.facts.trouble import LedgerDamaged

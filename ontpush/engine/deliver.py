@@ -9,7 +9,8 @@ import shutil
 from typing import Iterable
 
 from ontpush.engine.rollup import write_whole
-from ontpush.engine.send import Transport, send
+from ontpush.engine.send import send
+from ontpush.engine.transport import Transport
 
 
 def deliver(transport: Transport, outbox: bytes, name: bytes, lines: Iterable[bytes]) -> None:

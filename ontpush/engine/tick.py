@@ -7,7 +7,7 @@ from ontpush.engine.ledger import Ledger
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules
 from ontpush.engine.progress import Progress
-from ontpush.engine.send import Transport
+from ontpush.engine.transport import Transport
 
 
 class Tick(NamedTuple):

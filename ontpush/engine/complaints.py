@@ -1,0 +1,104 @@
+"""What rsync, rrsync and ssh say of trouble, turned into the one line that a person needs."""
+
+import re
+from typing import List, Tuple, Type
+
+from ontpush.engine.transport import Transport
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, WrongCall
+
+_VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
+_NOISE = re.compile(
+    r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
+    r"|@@@|Warning: Permanently added|\s*$"
+)
+
+
+def worth_showing(text: str) -> List[str]:
+    """The lines worth showing of what rsync and ssh wrote to standard error, else all."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not _NOISE.match(line)] or lines
+
+
+def only_vanished(complaints: List[str]) -> bool:
+    """Whether nothing is wrong but that files went away while they were sent."""
+    return bool(complaints) and all(_VANISHED.search(line) for line in complaints)
+
+
+def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Trouble:
+    """What a failed call means and what to do."""
+    text = "\n".join(complaints)
+    place = transport.destination.host or transport.destination.path
+    for pattern, kind, advice in _KNOWN_TROUBLE:
+        found = re.search(pattern, text)
+        if found:
+            line = next((line for line in complaints if found.group().split("\n")[0] in line), "")
+            return kind(advice.format(place=place, line=line, to=transport.destination.text))
+    line = complaints[0] if complaints else "no word why"
+    if code == 1:
+        return WrongCall(f"rsync refuses its flags: {line}")
+    if code in (10, 30, 35, 255):
+        return OutOfReach(f"{place} cannot be reached: {line}")
+    if code in (2, 4, 5, 12, 14, 126, 127):
+        return OutOfReach(
+            f"{place} refuses rsync: {line}; the key's forced command must be"
+            " `rrsync -wo DIRECTORY`, or the account must have rsync"
+        )
+    return RunFailed(f"rsync ended with {code}: {line}")
+
+
+# What ssh, rsync and rrsync say, what kind of trouble it is, and what to tell the user.
+_KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
+    (
+        r"HOST IDENTIFICATION HAS CHANGED",
+        OutOfReach,
+        "the host key of {place} has changed: ask the cluster's administrators whether that is"
+        " right before you put the new one in known_hosts",
+    ),
+    (
+        r"host key is known for|Host key verification failed",
+        OutOfReach,
+        "the host key of {place} is not known here: put it in the known_hosts file",
+    ),
+    (
+        r"Permission denied \((?:publickey|gssapi|password|keyboard|hostbased).*",
+        OutOfReach,
+        "{place} refuses the key: is its line in authorized_keys there, and does from= allow"
+        " this host?",
+    ),
+    (
+        r"Identity file .* not accessible|Load key .*",
+        OutOfReach,
+        "the ssh key cannot be used: {line}",
+    ),
+    (
+        r"Another instance of rrsync",
+        TryLater,
+        "another transfer into {to} is under way; the next tick tries again",
+    ),
+    (
+        r"Could not resolve hostname.*|Connection refused|Connection (?:timed out|closed|reset).*"
+        r"|No route to host|Network is unreachable|Operation timed out|Timeout, server.*",
+        OutOfReach,
+        "{place} cannot be reached: {line}",
+    ),
+    (
+        r"rsync: (?:command )?not found|rsync: No such file or directory",
+        OutOfReach,
+        "{place} has no rsync: install it there",
+    ),
+    (
+        r"mkdir .* failed: No such file or directory",
+        OutOfReach,
+        "{to} is not there: is its disk mounted? ontpush does not make it",
+    ),
+    (
+        r"(?:chdir|change_dir|change dir).* failed|(?:can't|unable to|cannot) (?:chdir|cd) .*",
+        OutOfReach,
+        "{to} cannot be entered: {line}",
+    ),
+    (
+        r"No space left on device|Disk quota exceeded",
+        RunFailed,
+        "no space left at {to}: {line}",
+    ),
+]

@@ -1,0 +1,183 @@
+"""How the destination is reached: its address, the calls of rsync and ssh, and flags for them.
+
+The transport asks nobody anything and trusts no host that was not pinned.
+"""
+
+import os
+import re
+import subprocess
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+
+from ontpush.facts.trouble import OutOfReach, WrongCall
+
+OLDEST_RSYNC = (3, 1)
+_REMOTE = re.compile(
+    r"(?P<host>(?:[^/:@]+@)?(?:\[[^]/]+\]|[^/:\[\]]+)):(?P<path>(?!:).*)\Z", re.DOTALL
+)
+
+
+class Destination(NamedTuple):
+    """Where runs go: `host` as ssh takes it, or None for a directory on this machine."""
+
+    text: str
+    host: Optional[str]
+    path: str
+
+    @property
+    def root(self) -> str:
+        """As rsync takes it. The `/.` keeps rsync from making a directory that is not there."""
+        path = self.path.rstrip("/") + "/." if self.path else "."
+        return path if self.host is None else f"{self.host}:{path}"
+
+
+def parse_destination(text: str) -> Destination:
+    """DEST as the user gave it. WrongCall for what rsync or a forced command would mistake."""
+    if text.startswith("rsync://") or re.match(r"[^/]*::", re.sub(r"\[[^]]*\]", "", text)):
+        raise WrongCall(f"{text}: an rsync daemon cannot be pushed to; give USER@HOST:DIRECTORY")
+    remote = _REMOTE.match(text)
+    if not remote:
+        path = os.path.abspath(text)
+        return Destination(path, None, path)
+    if text.startswith("-") or re.search(r"[\s*?\[\]{}\\'\"$`;&|<>()!#]", remote.group("path")):
+        raise WrongCall(
+            f"{text}: white space, wildcards and quotes in a directory on another host are changed"
+            " on their way; use a name without, or a link to it"
+        )
+    return Destination(text, remote.group("host"), remote.group("path"))
+
+
+class Transport(NamedTuple):
+    """How rsync is called: options of the configuration that matter to it."""
+
+    destination: Destination
+    ssh_key: Optional[str]
+    ssh_known_hosts: Optional[str]
+    ssh_port: Optional[int]
+    connect_timeout: int
+    io_timeout: int
+    transfer_hours: float
+    bwlimit: Optional[str]
+    flags: Tuple[str, ...]
+
+    def ssh_command(self) -> List[str]:
+        """ssh that asks nothing, shares nothing and gives up in time."""
+        options = [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            "IdentitiesOnly=yes",
+            "ControlMaster=no",
+            "ControlPath=none",
+            "ForwardAgent=no",
+            "ForwardX11=no",
+            f"ConnectTimeout={self.connect_timeout}",
+            "ServerAliveInterval=15",
+            f"ServerAliveCountMax={max(2, self.io_timeout // 15)}",
+        ]
+        if self.ssh_known_hosts:
+            options.append(f'UserKnownHostsFile="{self.ssh_known_hosts}"')
+        command = ["ssh"] + [part for option in options for part in ("-o", option)]
+        if self.ssh_key:
+            command += ["-i", self.ssh_key]
+        if self.ssh_port:
+            command += ["-p", str(self.ssh_port)]
+        return command
+
+
+def command_line(
+    transport: Transport, root: bytes, own_flags: List[str]
+) -> List[Union[str, bytes]]:
+    """The call of rsync that sends what is named on its standard input."""
+    command: List[Union[str, bytes]] = ["rsync", "-lpt", "--files-from=-", "--from0"]
+    command.append(f"--timeout={transport.io_timeout}")
+    if transport.bwlimit:
+        command.append("--bwlimit=" + transport.bwlimit)
+    if transport.destination.host is not None:
+        command += ["-e", " ".join(_quoted(part) for part in transport.ssh_command())]
+    command += transport.flags
+    command += own_flags
+    command += ["--outbuf=L", "--out-format=ontpush>%i %l %n"]
+    return [*command, "--", root + b"/", transport.destination.root]
+
+
+def _quoted(part: str) -> str:
+    """As rsync takes apart the words of `-e`: quotes, and a quote in quotes doubled."""
+    return part if re.match(r"[\w@%+=:,./-]+\Z", part) else "'{}'".format(part.replace("'", "''"))
+
+
+def environment() -> Dict[str, str]:
+    """This process's own, without what would change rsync behind our back, and with messages in English."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
+    kept["LC_ALL"] = "C"
+    return kept
+
+
+def require_rsync() -> str:
+    """The version of the rsync here. OutOfReach where it is missing or too old."""
+    try:
+        printed = subprocess.run(
+            ["rsync", "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            timeout=30,
+            check=False,
+        ).stdout.decode("utf-8", "replace")
+    except FileNotFoundError as error:
+        raise OutOfReach("rsync is not installed here: install the package rsync") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OutOfReach(f"rsync cannot be run here: {error}") from error
+    found = re.search(r"version v?(\d+)\.(\d+)\S*", printed)
+    if not found:
+        raise OutOfReach("rsync does not tell its version here: install the package rsync again")
+    if (int(found.group(1)), int(found.group(2))) < OLDEST_RSYNC:
+        raise OutOfReach(f"rsync is too old here ({found.group()}): 3.1 or newer is needed")
+    return found.group().split()[1]
+
+
+_OWN_ARGUMENT = {"e", "f", "B", "M", "T", "@"}
+_BREAKING = {
+    "--remove-source-files": "would delete runs from the sequencer",
+    "--remove-sent-files": "would delete runs from the sequencer",
+    "--inplace": "would show half a file under its name",
+    "--append": "would show half a file under its name",
+    "--append-verify": "would show half a file under its name",
+    "--write-devices": "would write where no file is",
+    "--files-from": "is how ontpush itself names the files",
+    "--dry-run": "would send nothing; use ontpush push --dry-run",
+    "--list-only": "would send nothing",
+    "--daemon": "would send nothing",
+    "--server": "would send nothing",
+    "--only-write-batch": "would send nothing",
+    "--protect-args": "is refused by rrsync, and ontpush needs none",
+    "--secluded-args": "is refused by rrsync, and ontpush needs none",
+}
+_BREAKING_LETTERS = {"n": "--dry-run", "s": "--protect-args"}
+
+
+def check_flags(flags: Iterable[str]) -> None:
+    """Refuse flags for rsync that would break what ontpush promises. WrongCall."""
+    may_be_argument = False
+    for flag in flags:
+        if not flag.startswith("-") and may_be_argument:
+            may_be_argument = False
+            continue
+        if not flag.startswith("-") or flag in ("-", "--"):
+            raise WrongCall(f"{flag!r} is no flag for rsync; after DEST only those may come")
+        may_be_argument = "=" not in flag
+        for name in _long_names(flag):
+            if name.startswith("--del") and name != "--delay-updates":
+                raise WrongCall(f"{name}: nothing is ever deleted at the destination")
+            if name in _BREAKING:
+                raise WrongCall(f"{name}: {_BREAKING[name]}")
+
+
+def _long_names(flag: str) -> List[str]:
+    if flag.startswith("--"):
+        return [flag.split("=")[0]]
+    names = []
+    for letter in flag[1:]:
+        if letter in _OWN_ARGUMENT:
+            break
+        names.append(_BREAKING_LETTERS.get(letter, "-" + letter))
+    return names
