@@ -52,13 +52,13 @@ class Terminal:
 def _line(now: InHand) -> str:
     moment = time.time()
     left = now.time_left(moment)
-    return "{} {}: {:,}/{:,} files, {}/{}, {}/s{}".format(
+    return "{} {:,}/{:,} files, {}/{}, {}/s{}: {}".format(
         now.doing,
-        shown(now.run.encode("utf-8", "surrogateescape")).rpartition("/")[2],
         now.files,
         now.files_total,
         human_size(now.bytes),
         human_size(now.bytes_total),
         human_size(now.rate(moment)),
         "" if left is None else f", {human_time(left)} left",
+        shown(now.run.encode("utf-8", "surrogateescape")).rpartition("/")[2],
     )

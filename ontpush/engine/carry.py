@@ -95,7 +95,7 @@ def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: Lis
     paths = [run.relative + b"/" + file.path for file in files]
     tick.progress.begin(run.relative, "sending", *_extent(files))
     with Sending(tick.transport, tick.source, paths, tick.progress.advance, flags) as sending:
-        files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, _ignore)
+        files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, sending.watch)
         complete, complaints = sending.finish()
     absent = set() if complete else _absent(tick, paths)
     there: List[FileRecord] = []
@@ -113,10 +113,6 @@ def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: Lis
         tick.ledger.store_delivery(there, THERE)
         tick.ledger.distrust(doubtful)
     return Carried(sending.files, sending.bytes, trouble)
-
-
-def _ignore(*_: int) -> None:
-    """Sums are taken beside the sending: one progress is enough."""
 
 
 def _absent(tick: Tick, paths: List[bytes]) -> Set[bytes]:

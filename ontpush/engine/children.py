@@ -1,5 +1,6 @@
 """Child processes: each with a time limit, in a group of its own that is ended whole."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -99,17 +100,16 @@ class Child:
         threading.Timer(_GRACE_SECONDS, self._signal_group, [signal.SIGKILL]).start()
 
     def end(self) -> None:
-        """End the group, if anything of it still runs, and wait for the child."""
+        """End whatever of the group still runs, also when its leader has gone, and wait for it."""
         self._timer.cancel()
-        if self._process.poll() is None:
-            self._signal_group(signal.SIGTERM)
-            try:
-                self._process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._signal_group(signal.SIGKILL)
-                self._process.wait()
+        self._signal_group(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_SECONDS)
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
         self._process.stdout.close()
 
     def _signal_group(self, number: int) -> None:
-        if self._process.poll() is None:
+        # The group is there as long as any of it runs; then its number means nothing.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)

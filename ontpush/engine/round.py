@@ -70,8 +70,10 @@ def _visit(
     troubles: List[Trouble] = []
     try:
         visit.go()
-    except Trouble as error:
+    except RunFailed as error:
         error.run = visit.run.relative
+        troubles.append(error)
+    except Trouble as error:
         troubles.append(error)
     except OSError as error:
         if os.path.isdir(found.path):

@@ -71,6 +71,11 @@ class Call:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._fault = error
 
+    def watch(self, *_: int) -> None:
+        """Trouble if the call has failed meanwhile: for whoever works beside it."""
+        if not self._reader.is_alive():
+            self.finish()
+
     def finish(self) -> Tuple[bool, List[str]]:
         """Wait for the end: whether all that is still there went, and what rsync complained of.
 

@@ -105,7 +105,7 @@ def _quoted(part: str) -> str:
 
 
 def environment() -> Dict[str, str]:
-    """This process's own, without what would change rsync behind our back, and with messages in English."""
+    """Ours, without what would change rsync behind our back, and with messages in English."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
     kept["LC_ALL"] = "C"
     return kept
