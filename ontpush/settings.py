@@ -49,11 +49,11 @@ def courteous(settings: Mapping[str, Any], log: EventLog) -> None:
 
 
 def existing_source(settings: Mapping[str, Any]) -> bytes:
-    """SRC as an absolute path, if it can be read. WrongCall, or BadConfiguration for the file's."""
+    """SRC as a real path, if it can be read. WrongCall, or BadConfiguration for the file's."""
     kind = WrongCall if "source" in settings["by_flag"] else BadConfiguration
     if not settings["source"]:
         raise WrongCall("which runs? give SRC, or `source` in the configuration")
-    source = os.path.abspath(from_argument(settings["source"]))
+    source = os.path.realpath(from_argument(settings["source"]))
     try:
         os.listdir(source)
         os.lstat(source + b"/.")

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.minknow import SimulatedRun
+from tests.lab.minknow import SimulatedRun, real_layout
 from tests.lab.oldrsync import OldRsync, old_rsync
 from tests.program import CHECKOUT, Program, wait_for
+
+BARCODED = ("fast5_pass", "fast5_fail", "fastq_pass", "fastq_fail")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,3 +100,20 @@ def samples() -> Path | None:
     """Real Nanopore data beside the checkout, where it is."""
     path = CHECKOUT.parent / "shared" / "ont-samples"
     return path if path.is_dir() else None
+
+
+@pytest.fixture
+def real_runs(samples: Path | None, data: Path) -> list[Path]:
+    """Two finished runs with the paths of real ones, or made up where there are no samples."""
+    if samples is None:
+        barcoded = SimulatedRun(data, folders=BARCODED, barcodes=["barcode01", "unclassified"])
+        return [barcoded.write_all(), SimulatedRun(data, group="second").write_all()]
+    runs = []
+    for layout in sorted((samples / "layouts").glob("*.txt")):
+        paths = real_layout(layout.read_text().splitlines(), data)
+        (summary,) = (path for path in paths if path.name.startswith("final_summary"))
+        real = samples / "final_summary" / summary.name
+        if real.exists():
+            summary.write_bytes(real.read_bytes())
+        runs.append(summary.parent)
+    return runs

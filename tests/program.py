@@ -127,9 +127,7 @@ class Program:
         return ran.runs
 
     @contextlib.contextmanager
-    def started(
-        self, *arguments: str | Path, **how: Any
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, *arguments: str | Path, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
         """The program at work; killed at the end of the block if it still is."""
         files = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(

@@ -38,8 +38,9 @@ Pair = tuple[Cost, Cost]
 
 
 def alternately(ours: Side, theirs: Side, rounds: int) -> list[Pair]:
-    """Measure both sides in turn, after one round that only warms the caches."""
-    return [(ours(), theirs()) for _ in range(1 + rounds)][1:]
+    """Measure both sides in turn. Of several rounds the first only warms the caches."""
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    return pairs[1:] or pairs
 
 
 def cost(command: Sequence[str]) -> Cost:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from tests.lab.minknow import BLOCK, SimulatedRun, age
+from tests.lab.minknow import BLOCK, SUFFIXES, WRITTEN_ELSEWHERE, SimulatedRun, age
 
-LONG_AGO = 120.0  # seconds: longer than anybody waits for a file to settle
+LONG_AGO = 120.0  # seconds; longer than anybody waits for a file to settle
 
 
 def make_run(
@@ -23,30 +23,32 @@ def make_run(
 ) -> Path:
     """Write a run with `files` data files of `size` bytes in each of `folders`; its directory.
 
-    The frame is the simulated sequencer's. It would write these files too, but one step at a
-    time, and remember each.
+    The frame is the simulated sequencer's. It could write the data too, but does so step by step,
+    and remembers every file.
     """
     run = SimulatedRun(root, sample=sample, folders=(), files=0)
-    frame = run.steps() if finished else run.reads()
-    for _ in frame:
+    for _ in run.steps() if finished else run.reads():
         pass
     for folder in folders:
-        _fill(run.path / folder, files, size)
+        _fill(run.path, folder, files, size)
+    shutil.rmtree(root / WRITTEN_ELSEWHERE, ignore_errors=True)  # empty, and no part of the data
     age(run.path, LONG_AGO)
     return run.path
 
 
-def barcodes(count: int) -> Sequence[str]:
-    """Data folders of a barcoded run."""
-    return [f"fastq_pass/barcode{number:02}" for number in range(1, count + 1)]
+def barcoded(folder: str, count: int) -> Sequence[str]:
+    """The folders of `count` barcodes in a data folder."""
+    return [f"{folder}/barcode{number:02}" for number in range(1, count + 1)]
 
 
-def _fill(folder: Path, files: int, size: int) -> None:
-    """Write files no two of which are alike: each has a beginning of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _fill(run: Path, folder: str, files: int, size: int) -> None:
+    """Write files that are random but for their beginnings, which tell them apart."""
+    directory = run / folder
+    directory.mkdir(parents=True)
+    [suffix, *_] = SUFFIXES[folder.partition("_")[0]]
     block = random.Random(0).randbytes(min(size, BLOCK))
     for number in range(files):
-        with open(folder / f"FBA12345_pass_{number}.dat", "wb") as file:
-            left = size - file.write(f"{folder.name} {number} ".encode()[:size])
+        with open(directory / f"FBA12345_{directory.name}_{number}{suffix}", "wb") as file:
+            left = size - file.write(f"{folder} {number} ".encode()[:size])
             while left > 0:
                 left -= file.write(block[:left])
