@@ -35,7 +35,8 @@ class Call:
         self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         for name in names:
-            self._list.write(name + b"\0")
+            # Without the dot rsync takes a name that begins with # or ; for a comment.
+            self._list.write(b"./" + name + b"\0")
         self._list.seek(0)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._fault: Optional[BaseException] = None
