@@ -31,7 +31,7 @@ def take_stock(
         wakes = look.changed or (look.gone and record.state != DONE)
         new = record._replace(
             state=SENDING if wakes and record.state in _AT_REST else record.state,
-            changed_ns=max(look.newest_ns, record.changed_ns),
+            changed_ns=max(look.newest_ns, record.changed_ns) or _when_made(found),
             looked_at=int(time.time()) if full else record.looked_at,
             files=totals.files,
             bytes=totals.bytes,
@@ -53,6 +53,11 @@ def _look(
 ) -> Look:
     looker = Looker(ledger, record.id, found.path, rules, time.time())
     return looker.look(run_token(found.entries), known, only)
+
+
+def _when_made(found: Found) -> int:
+    """For a run without a file: when its directory was last touched."""
+    return os.lstat(found.path).st_mtime_ns
 
 
 def is_due(record: RunRecord) -> bool:
