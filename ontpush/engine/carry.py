@@ -8,6 +8,7 @@ import os
 import stat
 from typing import Callable, Iterator, List, NamedTuple, Set, Tuple
 
+from ontpush.engine.complaints import why_not
 from ontpush.engine.hashing import FileTrouble, sum_files
 from ontpush.engine.ledger import LINK, THERE, FileRecord
 from ontpush.engine.publish import withdraw
@@ -97,29 +98,28 @@ def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: Lis
     with Sending(tick.transport, tick.source, paths, tick.progress.advance, flags) as sending:
         files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, sending.watch)
         complete, complaints = sending.finish()
-    absent = set() if complete else _absent(tick, paths)
+    arrived = sending.arrived if complete else _proven(tick, paths)
     there: List[FileRecord] = []
     doubtful: List[FileRecord] = []
     named = {path for path, _ in trouble}
     for file, path in zip(files, paths):
         if not _is_untouched(run, file):
             doubtful.append(file)
-        elif path not in absent:
+        elif path in arrived:
             there.append(file)
         elif file.path not in named:
-            why = complaints[0] if complaints else "left out by a flag for rsync?"
-            trouble.append((file.path, OSError(0, f"did not arrive: {why}")))
+            trouble.append((file.path, OSError(0, f"did not arrive: {why_not(complaints)}")))
     with tick.ledger.writing():
         tick.ledger.store_delivery(there, THERE)
         tick.ledger.distrust(doubtful)
     return Carried(sending.files, sending.bytes, trouble)
 
 
-def _absent(tick: Tick, paths: List[bytes]) -> Set[bytes]:
-    """Which of `paths` do not lie at the destination as they do here, after a partial transfer."""
+def _proven(tick: Tick, paths: List[bytes]) -> Set[bytes]:
+    """Which of `paths` lie at the destination as they do here, after a partial transfer."""
     with Comparing(tick.transport, tick.source, paths) as comparing:
         comparing.finish()
-    return set(paths) - comparing.same
+    return comparing.same
 
 
 def _is_untouched(run: RunInHand, file: FileRecord) -> bool:

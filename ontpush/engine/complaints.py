@@ -19,6 +19,11 @@ def worth_showing(text: str) -> List[str]:
     return [line for line in lines if not _NOISE.match(line)] or lines
 
 
+def why_not(complaints: List[str]) -> str:
+    """The first complaint; without any, a flag for rsync has left the file out."""
+    return complaints[0] if complaints else "left out by a flag for rsync; use `exclude` instead"
+
+
 def only_vanished(complaints: List[str]) -> bool:
     """Whether nothing is wrong but that files went away while they were sent."""
     return bool(complaints) and all(_VANISHED.search(line) for line in complaints)
@@ -60,15 +65,15 @@ _KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
         "the host key of {place} is not known here: put it in the known_hosts file",
     ),
     (
+        r"Identity file .* not accessible.*|Load key .*|Permissions \d+ for .* are too open.*",
+        OutOfReach,
+        "the ssh key cannot be used: {line}",
+    ),
+    (
         r"Permission denied \((?:publickey|gssapi|password|keyboard|hostbased).*",
         OutOfReach,
         "{place} refuses the key: is its line in authorized_keys there, and does from= allow"
         " this host?",
-    ),
-    (
-        r"Identity file .* not accessible|Load key .*",
-        OutOfReach,
-        "the ssh key cannot be used: {line}",
     ),
     (
         r"Another instance of rrsync",
@@ -92,7 +97,8 @@ _KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
         "{to} is not there: is its disk mounted? ontpush does not make it",
     ),
     (
-        r"(?:chdir|change_dir|change dir).* failed|(?:can't|unable to|cannot) (?:chdir|cd) .*",
+        r"(?:FileNotFoundError|NotADirectoryError|PermissionError): .*"
+        r"|(?:chdir|change_dir|change dir).* failed|(?:can't|unable to|cannot) (?:chdir|cd) .*",
         OutOfReach,
         "{to} cannot be entered: {line}",
     ),

@@ -3,6 +3,7 @@
 from typing import List
 
 from ontpush.engine.carry import slices
+from ontpush.engine.complaints import why_not
 from ontpush.engine.ledger import Totals
 from ontpush.engine.send import Comparing
 from ontpush.engine.tick import RunInHand, Tick
@@ -30,14 +31,10 @@ def confirm(tick: Tick, run: RunInHand, totals: Totals) -> List[bytes]:
         ) as comparing:
             complete, complaints = comparing.finish()
         if not complete:
-            why = complaints[0] if complaints else "a file went away"
-            raise RunFailed(f"cannot be verified: {why}", run.relative)
+            raise RunFailed(f"cannot be verified: {why_not(complaints)}", run.relative)
         left_out = set(names) - comparing.same - comparing.different
         if left_out:
-            raise RunFailed(
-                f"{shown(min(left_out)[len(prefix) :])}: left out by a flag for rsync;"
-                " leave files out with `exclude` in the configuration instead",
-                run.relative,
-            )
+            first = shown(min(left_out)[len(prefix) :])
+            raise RunFailed(f"{first}: cannot be verified: {why_not([])}", run.relative)
         different += [path[len(prefix) :] for path in comparing.different]
     return sorted(different)

@@ -20,6 +20,6 @@ def deliver(transport: Transport, outbox: bytes, name: bytes, lines: Iterable[by
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_whole(path, lines)
         # Two roll-ups of one second can have the same size: never ask rsync's quick check.
-        send(transport, outbox, [name], ["--ignore-times", "--no-implied-dirs"])
+        send(transport, outbox, name, ["--ignore-times", "--no-implied-dirs"])
     finally:
         shutil.rmtree(outbox, ignore_errors=True)

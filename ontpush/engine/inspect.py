@@ -8,12 +8,12 @@ import csv
 import os
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.engine.look import is_sidecar
+from ontpush.engine.look import is_ours
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import RunFailed
-from ontpush.facts.words import OWN_FILES, ROLLUP, UNFINISHED_SUFFIX
+from ontpush.facts.words import ROLLUP
 
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
@@ -102,9 +102,7 @@ def _files_of(run: bytes, excluded: Callable[[bytes], bool]) -> List[Tuple[bytes
         for name in names:
             path = os.path.join(directory, name)
             if (
-                (prefix or name not in OWN_FILES)
-                and not name.endswith(UNFINISHED_SUFFIX)
-                and not is_sidecar(name, names)
+                not is_ours(prefix, name, names)
                 and not excluded(prefix + name)
                 and os.path.isfile(path)
                 and not os.path.islink(path)

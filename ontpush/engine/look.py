@@ -71,7 +71,7 @@ def run_token(entries: "List[os.DirEntry[bytes]]") -> bytes:
     """What lies directly in a run: its files may grow in place, so each one counts."""
     digest = new_md5()
     for entry in sorted(entries, key=lambda entry: entry.name):
-        if entry.name in OWN_FILES or entry.name.endswith(UNFINISHED_SUFFIX):
+        if _finished_name(entry.name) in OWN_FILES:
             continue
         if entry.is_dir(follow_symlinks=False):
             digest.update(b"%s/\0" % entry.name)
@@ -190,10 +190,7 @@ class Looker:
         return [
             name
             for name in names
-            if not (not path and name in OWN_FILES)
-            and not name.endswith(UNFINISHED_SUFFIX)
-            and not is_sidecar(name, names)
-            and not self._rules.excluded(path + name)
+            if not is_ours(path, name, names) and not self._rules.excluded(path + name)
         ]
 
     def _compare(self, directory: int, full_path: bytes, names: List[bytes]) -> None:
@@ -294,10 +291,22 @@ def _names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
     return names, directories
 
 
-def is_sidecar(name: bytes, names: List[bytes]) -> bool:
-    """Whether `name` is the sidecar of another of the sorted `names` beside it."""
+def is_ours(directory: bytes, name: bytes, names: List[bytes]) -> bool:
+    """Whether a file of a run is ontpush's own and so no part of it: a mark, a sidecar.
+
+    `directory` is relative to the run, `names` are all the names in it, sorted. One of ours
+    that was being written when the power failed is ours too.
+    """
+    name = _finished_name(name)
+    if not directory and name in OWN_FILES:
+        return True
     if not name.endswith(SIDECAR_SUFFIX):
         return False
     of = name[: -len(SIDECAR_SUFFIX)]
     place = bisect_left(names, of)
     return place < len(names) and names[place] == of
+
+
+def _finished_name(name: bytes) -> bytes:
+    ends = name.endswith(UNFINISHED_SUFFIX)
+    return name[: -len(UNFINISHED_SUFFIX)] if ends else name

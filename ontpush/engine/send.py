@@ -9,9 +9,9 @@ import threading
 from typing import Callable, Iterable, List, Optional, Set, Tuple, TypeVar
 
 from ontpush.engine.children import Child
-from ontpush.engine.complaints import only_vanished, trouble_of, worth_showing
+from ontpush.engine.complaints import only_vanished, trouble_of, why_not, worth_showing
 from ontpush.engine.transport import Transport, command_line, environment
-from ontpush.facts.names import from_rsync, human_time
+from ontpush.facts.names import from_rsync, human_time, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, TryLater
 
 _LINE = re.compile(rb"ontpush>(?P<item>.{11}) (?P<size>\d+) (?P<name>.*)\Z", re.DOTALL)
@@ -35,8 +35,8 @@ class Call:
         self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         for name in names:
-            # Without the dot rsync takes a name that begins with # or ; for a comment.
-            self._list.write(b"./" + name + b"\0")
+            # Without the slash rsync takes a name that begins with # or ; for a comment.
+            self._list.write(b"/" + name + b"\0")
         self._list.seek(0)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._fault: Optional[BaseException] = None
@@ -59,13 +59,13 @@ class Call:
         self._errors.close()
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
-        """Told of every name that rsync itemizes: see `man rsync`, --itemize-changes."""
+        """Told of every file and link: `item` is as in `man rsync`, --itemize-changes."""
 
     def _read(self) -> None:
         try:
             for line in self._child.lines():
                 found = _LINE.match(line)
-                if found:
+                if found and found.group("item")[1:2] in (b"f", b"L"):
                     self.on_line(found.group("item"), int(found.group("size")), found.group("name"))
         except ValueError:  # the pipe was closed because the call was ended
             pass
@@ -99,7 +99,10 @@ class Call:
 
 
 class Sending(Call):
-    """Sends files; `on_file(files, bytes)` is told of each as it arrives."""
+    """Sends files; `on_file(files, bytes)` is told of each as it arrives.
+
+    `arrived` are the names that rsync has dealt with: those that a flag leaves out are not in it.
+    """
 
     def __init__(
         self,
@@ -110,11 +113,13 @@ class Sending(Call):
         own_flags: Iterable[str] = (),
     ) -> None:
         self.files = self.bytes = 0
+        self.arrived: Set[bytes] = set()
         self._on_file = on_file
         super().__init__(transport, root, names, list(own_flags))
 
-    def on_line(self, item: bytes, size: int, name: bytes) -> None:  # noqa: ARG002
-        """Count a file whose bytes went over."""
+    def on_line(self, item: bytes, size: int, name: bytes) -> None:
+        """Note a file or link, and count one whose bytes went over."""
+        self.arrived.add(from_rsync(name))
         if item[:2] in (b"<f", b">f"):
             self.files += 1
             self.bytes += size
@@ -123,10 +128,10 @@ class Sending(Call):
 
 
 class Comparing(Call):
-    """Compares with what lies at the destination, and changes nothing there.
+    """Compares by content with what lies at the destination, and changes nothing there.
 
-    `-n -i -c` needs no right to read there. `-ii` names also what is equal, so that a file
-    which a flag leaves out is not taken for one that is equal.
+    `-n -i -c` needs no right to read there. A name that a flag leaves out is neither `same` nor
+    `different`.
     """
 
     def __init__(
@@ -136,29 +141,23 @@ class Comparing(Call):
         names: Iterable[bytes],
         on_file: Optional[OnFile] = None,
         largest: int = 0,
-        by_content: bool = True,
     ) -> None:
         self.different: Set[bytes] = set()
         self.same: Set[bytes] = set()
         self._on_file = on_file
         patience = transport.io_timeout + largest // _SLOWEST_READ
-        flags = ["-n", "-i", "-i"] + (["-c"] if by_content else [])
-        super().__init__(transport._replace(io_timeout=patience), root, names, flags)
+        super().__init__(transport._replace(io_timeout=patience), root, names, ["-n", "-c"])
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Keep the name of a file or link."""
-        if item[1:2] not in (b"f", b"L"):
-            return
         (self.same if item[:1] == b"." else self.different).add(from_rsync(name))
         if self._on_file:
             self._on_file(1, size)
 
 
-def send(
-    transport: Transport, root: bytes, names: Iterable[bytes], own_flags: Iterable[str] = ()
-) -> None:
-    """Send a few files and wait for it. RunFailed where one did not go."""
-    with Sending(transport, root, names, own_flags=own_flags) as sending:
+def send(transport: Transport, root: bytes, name: bytes, own_flags: Iterable[str] = ()) -> None:
+    """Send one small file and wait for it. RunFailed where it did not go."""
+    with Sending(transport, root, [name], own_flags=own_flags) as sending:
         complete, complaints = sending.finish()
-    if not complete:
-        raise RunFailed("rsync: {}".format(complaints[0] if complaints else "not all arrived"))
+    if not complete or name not in sending.arrived:
+        raise RunFailed(f"{shown(name)} did not arrive: {why_not(complaints)}")

@@ -88,6 +88,8 @@ def command_line(
 ) -> List[Union[str, bytes]]:
     """The call of rsync that sends what is named on its standard input."""
     command: List[Union[str, bytes]] = ["rsync", "-lpt", "--files-from=-", "--from0"]
+    # What is equal is named too: a file that is not named at all was left out by a flag.
+    command += ["-i", "-i"]
     command.append(f"--timeout={transport.io_timeout}")
     if transport.bwlimit:
         command.append("--bwlimit=" + transport.bwlimit)
@@ -95,7 +97,8 @@ def command_line(
         command += ["-e", " ".join(_quoted(part) for part in transport.ssh_command())]
     command += transport.flags
     command += own_flags
-    command += ["--outbuf=L", "--out-format=ontpush>%i %l %n"]
+    # With --partial a file that was broken off would stand there under its own name.
+    command += ["--no-partial", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
     return [*command, "--", root + b"/", transport.destination.root]
 
 
@@ -142,8 +145,14 @@ _BREAKING = {
     "--inplace": "would show half a file under its name",
     "--append": "would show half a file under its name",
     "--append-verify": "would show half a file under its name",
+    "--force": "would delete directories at the destination",
+    "--copy-links": "would follow symbolic links",
+    "--copy-unsafe-links": "would follow symbolic links",
+    "--copy-dirlinks": "would follow symbolic links",
     "--write-devices": "would write where no file is",
     "--files-from": "is how ontpush itself names the files",
+    "--no-from0": "is how ontpush itself names the files",
+    "--quiet": "would hide what has arrived",
     "--dry-run": "would send nothing; use ontpush push --dry-run",
     "--list-only": "would send nothing",
     "--daemon": "would send nothing",
@@ -152,7 +161,13 @@ _BREAKING = {
     "--protect-args": "is refused by rrsync, and ontpush needs none",
     "--secluded-args": "is refused by rrsync, and ontpush needs none",
 }
-_BREAKING_LETTERS = {"n": "--dry-run", "s": "--protect-args"}
+_BREAKING_LETTERS = {
+    "n": "--dry-run",
+    "s": "--protect-args",
+    "q": "--quiet",
+    "L": "--copy-links",
+    "k": "--copy-dirlinks",
+}
 
 
 def check_flags(flags: Iterable[str]) -> None:
