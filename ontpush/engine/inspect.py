@@ -6,7 +6,8 @@ what is left is read: once, for both kinds of sum.
 
 import csv
 import os
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+import re
+from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.look import is_ours
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
@@ -15,6 +16,7 @@ from ontpush.facts.names import shown
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import ROLLUP
 
+_RSYNC_TEMPORARY = re.compile(rb"(.*/)?\.([^/]+)\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
 
@@ -117,10 +119,18 @@ def _side_by_side(
 ) -> Iterator[Tuple[bytes, Optional[bytes], Optional[int]]]:
     """Each path with its listed MD5, or None, and its size, or None if it is not there."""
     sums = dict(listed)
+    names = frozenset(sums)
     for path, size in present:
-        yield path, sums.pop(path, None), size
+        if path in names or not _is_broken_off(path, names):
+            yield path, sums.pop(path, None), size
     for path, md5 in sums.items():
         yield path, md5, None
+
+
+def _is_broken_off(path: bytes, names: FrozenSet[bytes]) -> bool:
+    """Whether this is what rsync had of a listed file when the power failed: never used again."""
+    found = _RSYNC_TEMPORARY.match(path)
+    return found is not None and (found.group(1) or b"") + found.group(2) in names
 
 
 def _minknow_sums(run: bytes) -> Dict[bytes, bytes]:
