@@ -134,6 +134,8 @@ def _perform(call: Dict[str, Any]) -> Result:
         for option in OPTIONS
         if call.get(option.key) is not None
     }
+    if words and not next(each for each in COMMANDS if each.name == name).arguments:
+        raise WrongCall(f"{words[0]!r} is too much: {name} takes no arguments")
     if name in ("push", "check"):
         flags.update(_places(words, may_have_flags=name == "push"))
     settings = load_settings(call["config"], flags)

@@ -81,7 +81,8 @@ def _result(tick: Tick, outcome: Round) -> Result:
         rows.append(_row(tick, report))
     lines = table(["state", "files", "size", "sent now", "run"], rows) if rows else []
     lines.append("{} below {}".format(plural(len(runs), "run"), shown(tick.source)))
-    return Result("push", {"runs": runs}, lines, outcome.troubles)
+    troubles = outcome.troubles + ([tick.log.trouble] if tick.log.trouble else [])
+    return Result("push", {"runs": runs}, lines, troubles)
 
 
 def _row(tick: Tick, report: RunReport) -> List[str]:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional, Union
+from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional
 
 from ontpush.facts.trouble import Interrupted
 
@@ -49,7 +49,7 @@ class Child:
 
     def __init__(
         self,
-        command: List[Union[str, bytes]],
+        command: List[bytes],
         stdin: IO[bytes],
         stderr: IO[bytes],
         limit: float,

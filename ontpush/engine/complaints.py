@@ -9,7 +9,7 @@ from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, Wron
 _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
 _NOISE = re.compile(
     r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
-    r"|@@@|Warning: Permanently added|\s*$"
+    r"|@@@|Warning: Permanently added|Could not chdir to home directory|\s*$"
 )
 
 
@@ -38,7 +38,9 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
         if found:
             line = next((line for line in complaints if found.group().split("\n")[0] in line), "")
             return kind(advice.format(place=place, line=line, to=transport.destination.text))
-    line = complaints[0] if complaints else "no word why"
+    # What the far end said of a full disk is sometimes lost together with the connection.
+    silence = "no space left, or a disk that fails, at one end" if code == 11 else "no word why"
+    line = complaints[0] if complaints else silence
     if code == 1:
         return WrongCall(f"rsync refuses its flags: {line}")
     if code in (10, 30, 35, 255):
@@ -92,9 +94,9 @@ _KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
         "{place} has no rsync: install it there",
     ),
     (
-        r"mkdir .* failed: No such file or directory",
+        r"mkdir .* failed: No such file or directory|destination \".*\": Not a directory",
         OutOfReach,
-        "{to} is not there: is its disk mounted? ontpush does not make it",
+        "{to} is not there, or no directory: is its disk mounted? ontpush does not make it",
     ),
     (
         r"(?:FileNotFoundError|NotADirectoryError|PermissionError): .*"

@@ -7,6 +7,7 @@ their roll-ups and their done marks. It must work on SQLite 3.22, which a Mk1C h
 import contextlib
 import os
 import sqlite3
+import sys
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.rollup import Listed
@@ -127,8 +128,10 @@ class Ledger:
     def __init__(self, path: bytes) -> None:
         self.path = path
         try:
-            self._database = sqlite3.connect(os.fsdecode(path), timeout=60, isolation_level=None)
-        except sqlite3.Error as error:
+            # Python 3.6 takes no bytes here, and makes UTF-8 of every text.
+            name = path if sys.version_info >= (3, 7) else path.decode()
+            self._database = sqlite3.connect(name, timeout=60, isolation_level=None)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise BadConfiguration(
                 f"{shown(path)}: cannot be opened: {error}; is the directory there and writable?"
             ) from error
@@ -491,21 +494,33 @@ def open_ledger(state_dir: bytes) -> Ledger:
 
     LedgerDamaged says that it was unreadable and has been set aside: open again.
     """
-    path = os.path.join(state_dir, b"ledger.sqlite3")
-    ledger = Ledger(path)
-    with damage_set_aside(ledger):
-        version = ledger._database.execute("PRAGMA user_version").fetchone()[0]
-        if version == SCHEMA_VERSION:
-            ledger._database.execute("SELECT count(*) FROM runs").fetchone()
-            return ledger
-        if version or ledger._database.execute("SELECT 1 FROM sqlite_master").fetchone():
-            set_aside(ledger)
-            return open_ledger(state_dir)
-        with ledger.writing():
-            for statement in _SCHEMA.split(";\n"):
-                ledger._database.execute(statement)
-            ledger._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
-    return ledger
+    ledger = Ledger(os.path.join(state_dir, b"ledger.sqlite3"))
+    try:
+        with damage_set_aside(ledger):
+            is_usable = _is_of_this_version(ledger)
+    except BaseException:
+        ledger.__exit__()
+        raise
+    if is_usable:
+        return ledger
+    set_aside(ledger)
+    return open_ledger(state_dir)
+
+
+def _is_of_this_version(ledger: Ledger) -> bool:
+    """Whether the tables are there, made now if the file is new."""
+    database = ledger._database
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        database.execute("SELECT count(*) FROM runs").fetchone()
+        return True
+    if version or database.execute("SELECT 1 FROM sqlite_master").fetchone():
+        return False
+    with ledger.writing():
+        for statement in _SCHEMA.split(";\n"):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
+    return True
 
 
 def set_aside(ledger: Ledger) -> bytes:

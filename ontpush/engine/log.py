@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 from ontpush.engine.mark import date_text
 from ontpush.facts.names import from_argument, shown
-from ontpush.facts.trouble import BadConfiguration
+from ontpush.facts.trouble import BadConfiguration, Trouble
 from ontpush.facts.words import ONLY_WITH_VERBOSE
 
 
@@ -17,8 +17,12 @@ class EventLog:
         self._path = path
         self._verbose = verbose
         self._listen = listen
+        self.trouble: Optional[Trouble] = None
         if path:
-            self._append(b"")
+            try:
+                self._append(path, b"")
+            except OSError as error:
+                raise BadConfiguration(self._told(error)) from error
 
     def event(self, word: str, run: bytes, details: str = "") -> None:
         """Log that `word` happened to `run` (a path relative to the source)."""
@@ -27,19 +31,24 @@ class EventLog:
         line = " ".join(part for part in (word, shown(run), details) if part)
         line = " ".join(line.split("\n"))
         self._listen(line)
-        if self._path:
+        if self._path and not self.trouble:
             text = f"{date_text(time.time())} {line}\n"
-            self._append(text.encode("utf-8", "backslashreplace"))
-
-    def _append(self, line: bytes) -> None:
-        path = self._path or ""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
+                self._append(self._path, text.encode("utf-8", "backslashreplace"))
+            except OSError as error:
+                # The runs matter more than the log: go on, and tell at the end.
+                self.trouble = Trouble(self._told(error))
+
+    def _told(self, error: OSError) -> str:
+        return (
+            f"the log {shown(from_argument(self._path or ''))} cannot be written: {error.strerror}"
+        )
+
+    @staticmethod
+    def _append(path: str, line: bytes) -> None:
+        descriptor = os.open(from_argument(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if line:
                 os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise BadConfiguration(
-                f"the log {shown(from_argument(path))} cannot be written: {error.strerror}"
-            ) from error
+        finally:
+            os.close(descriptor)

@@ -16,6 +16,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger
 from ontpush.engine.sums import new_md5
+from ontpush.facts.names import for_json, from_argument
 from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
 Tokens = Dict[bytes, Optional[bytes]]
@@ -52,16 +53,16 @@ def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
     """Whether a path in a run is excluded: by a name in it, or by itself if there is a slash."""
     if not patterns:
         return lambda _: False
+    texts = [for_json(from_argument(pattern)) for pattern in patterns]
     by_name, by_path = (
         re.compile(
-            "|".join(fnmatch.translate(text) for text in patterns if ("/" in text) == slash)
-            or r"(?!)"
+            "|".join(fnmatch.translate(text) for text in texts if ("/" in text) == slash) or r"(?!)"
         )
         for slash in (False, True)
     )
 
     def excluded(path: bytes) -> bool:
-        text = os.fsdecode(path)
+        text = for_json(path)
         return bool(by_path.match(text)) or any(by_name.match(name) for name in text.split("/"))
 
     return excluded

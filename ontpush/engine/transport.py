@@ -6,8 +6,9 @@ The transport asks nobody anything and trusts no host that was not pinned.
 import os
 import re
 import subprocess
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import OutOfReach, WrongCall
 
 OLDEST_RSYNC = (3, 1)
@@ -37,13 +38,13 @@ def parse_destination(text: str) -> Destination:
     remote = _REMOTE.match(text)
     if not remote:
         path = os.path.abspath(text)
-        return Destination(path, None, path)
+        return Destination(shown(from_argument(path)), None, path)
     if text.startswith("-") or re.search(r"[\s*?\[\]{}\\'\"$`;&|<>()!#]", remote.group("path")):
         raise WrongCall(
             f"{text}: white space, wildcards and quotes in a directory on another host are changed"
             " on their way; use a name without, or a link to it"
         )
-    return Destination(text, remote.group("host"), remote.group("path"))
+    return Destination(shown(from_argument(text)), remote.group("host"), remote.group("path"))
 
 
 class Transport(NamedTuple):
@@ -83,11 +84,11 @@ class Transport(NamedTuple):
         return command
 
 
-def command_line(
-    transport: Transport, root: bytes, own_flags: List[str]
-) -> List[Union[str, bytes]]:
+def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> List[bytes]:
     """The call of rsync that sends what is named on its standard input."""
-    command: List[Union[str, bytes]] = ["rsync", "-lpt", "--files-from=-", "--from0"]
+    command = ["rsync", "-lpt", "--files-from=-", "--from0"]
+    # A directory that nobody may write in could not take the roll-up there.
+    command.append("--chmod=Du+rwx")
     # What is equal is named too: a file that is not named at all was left out by a flag.
     command += ["-i", "-i"]
     command.append(f"--timeout={transport.io_timeout}")
@@ -99,7 +100,8 @@ def command_line(
     command += own_flags
     # With --partial a file that was broken off would stand there under its own name.
     command += ["--no-partial", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
-    return [*command, "--", root + b"/", transport.destination.root]
+    words = [from_argument(word) for word in [*command, "--"]]
+    return [*words, root + b"/", from_argument(transport.destination.root)]
 
 
 def _quoted(part: str) -> str:

@@ -84,10 +84,11 @@ def _yaml_pairs(text: str) -> List[Pair]:
             "1: is not JSON, and there is no PyYAML here to read YAML:"
             " install python3-yaml, or write the file as JSON"
         ) from None
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node is None:
+        if node is None or loader.construct_object(node) is None:
             return []
         if not isinstance(node, yaml.MappingNode):
             raise _Unreadable("1: holds no `key: value` lines")
@@ -106,7 +107,8 @@ def _yaml_pairs(text: str) -> List[Pair]:
         first_line = (str(error).splitlines() or ["cannot be read"])[0]
         raise _Unreadable(f"1: is not YAML: {first_line}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _faults(pairs: List[Pair]) -> List[Tuple[int, str]]:

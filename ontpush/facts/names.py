@@ -8,8 +8,14 @@ _RSYNC_ESCAPE = re.compile(rb"\\#([0-7]{3})")
 
 
 def from_argument(text: str) -> bytes:
-    """A command-line argument as the bytes that the shell gave us, whatever the locale."""
-    return os.fsencode(text)
+    """A text of the command line or the configuration as bytes, whatever the locale.
+
+    Without a locale Python 3.6 takes file names for ASCII; a configuration is UTF-8 always.
+    """
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
 
 
 def shown(name: bytes) -> str:
