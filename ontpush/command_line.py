@@ -72,7 +72,7 @@ def run(arguments: List[str]) -> int:
         call.update(parse(arguments))
         return _show(_perform(call), call)
     except Trouble as error:
-        return _show(Result(call["command"], {}, [], [error]), call)
+        return _show(Result(call["command"], dict, list, [error]), call)
 
 
 def parse(arguments: List[str]) -> Dict[str, Any]:
@@ -185,7 +185,7 @@ def _show(result: Result, call: Dict[str, Any]) -> int:
     if call.get("json"):
         print_line(json.dumps(result.envelope()))
     elif not call["quiet"] and _is_watched(call):
-        for line in result.lines:
+        for line in result.lines():
             print_line(line)
     for error in result.errors:
         where = f"{shown(error.run)}: " if error.run else ""

@@ -1,7 +1,7 @@
 """What a command comes to: computed whole by the command, shown afterwards by the command line."""
 
 import re
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from ontpush import __version__
 from ontpush.facts.names import for_json
@@ -11,11 +11,14 @@ _FIGURE = re.compile(r"[\d.,]+( [kMGT]?B| %)?\Z")
 
 
 class Result(NamedTuple):
-    """`data` for programs, `lines` for people, and every trouble there was."""
+    """`data` for programs, `lines` for people, and every trouble there was.
+
+    Both are functions: under cron nobody looks, and a thousand lines take their time.
+    """
 
     command: str
-    data: Dict[str, Any]
-    lines: List[str]
+    data: Callable[[], Dict[str, Any]]
+    lines: Callable[[], List[str]]
     errors: List[Trouble]
 
     @property
@@ -32,7 +35,7 @@ class Result(NamedTuple):
             "command": self.command,
             "status": status,
             "exit_code": self.exit_code,
-            "data": self.data,
+            "data": self.data(),
             "errors": [each for error in self.errors for each in _error_facts(error)],
         }
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+RSYNC = shutil.which("rsync") or "rsync"
 PATIENCE = 60.0  # seconds for what takes one or two unless something hangs
 OWN_FILES = ("md5sum", "rsync.done", "rsync.skip", "rsync.verified")
 # What a cluster has and a sequencer does not, and the other way round.
@@ -109,7 +111,7 @@ class Program:
 
     def run(self, command: str, *arguments: str | Path) -> Ran:
         """Run a command under the configuration."""
-        return self.call(command, *self._configured(), *arguments)
+        return self.call(command, *self.configured(), *arguments)
 
     def push(
         self, source: Path, destination: str | Path, *options: str, flags: Sequence[str] = ()
@@ -147,11 +149,12 @@ class Program:
         self, source: Path, destination: str | Path, *options: str, flags: Sequence[str] = ()
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A tick at work; see `started`."""
-        arguments = ["push", *self._configured(), *options, source, destination, *flags]
+        arguments = ["push", *self.configured(), *options, source, destination, *flags]
         with self.started(*arguments) as process:
             yield process
 
-    def _configured(self) -> list[str]:
+    def configured(self) -> list[str]:
+        """The option that names the configuration, with `settings` as they are now."""
         file = self.home / "config.json"
         file.write_text(json.dumps(self.settings))
         return ["--config", str(file)]
@@ -164,6 +167,14 @@ class Program:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return path
+
+    def wrap_rsync(self, before: str = ":", after: str = ":") -> None:
+        """Let shell commands run before and after each transfer and comparison by rsync."""
+        self.put_program(
+            "rsync",
+            f'case " $* " in *" --version "*) exec {RSYNC} "$@";; esac\n'
+            f'{before}\n{RSYNC} "$@"; code=$?\n{after}\nexit $code',
+        )
 
     def put_clock_forward(self, seconds: float) -> None:
         """Let the program, and nothing else, live in the future."""
@@ -242,7 +253,7 @@ def mark(run: Path) -> dict[str, str]:
     """The done mark of a run: its date, and its `key: value` lines."""
     date, *lines = (run / "rsync.done").read_text().splitlines()
     pairs = [line.split(": ", 1) for line in lines]
-    return {"date": date, **{key: value for key, value in pairs}}
+    return {"date": date, **dict(pairs)}
 
 
 def md5(path: Path) -> str:

@@ -107,15 +107,16 @@ def test_an_unreachable_host_exits_69_and_is_logged(
     assert not any((run.path / name).exists() for name in OWN_FILES)
 
 
-def test_a_run_of_20000_files_gets_done(program: Program, data: Path, arrived: Path) -> None:
+def test_a_run_of_25000_files_gets_done(program: Program, data: Path, arrived: Path) -> None:
+    # The original failed at 20,000; this is also more than one call of rsync is given.
     run = SimulatedRun(data, files=0).write_all()
     for folder in ("pod5_pass", "fastq_pass"):
         (run / folder).mkdir()
-        for number in range(10_000):
+        for number in range(12_550):
             name = f"{folder}/FBA12345_pass_0123abcd_4567cdef_{number}"
             os.close(os.open(run / name, os.O_CREAT | os.O_WRONLY))
     (state,) = program.pushed(data, arrived).values()
-    assert state["files"] > 20_000
+    assert state["files"] > 25_100
     assert state["state"] == "done"
     assert is_done(arrived / run.relative_to(data))
 

@@ -40,7 +40,7 @@ def check(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     rows = [[each.verdict, each.what, each.text] for each in findings]
     data = {"checks": [{"what": a, "verdict": b, "text": c} for a, b, c, _ in findings]}
     troubles = [each.trouble for each in findings if each.trouble]
-    return Result("check", data, table(["", "", ""], rows)[1:], troubles)
+    return Result("check", lambda: data, lambda: table(["", "", ""], rows)[1:], troubles)
 
 
 def _look(look: Look, settings: Mapping[str, Any]) -> List[Finding]:

@@ -62,7 +62,12 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 hashed = list(_hash_each(work, founds, troubles))
             finally:
                 work.progress.end()
-    return Result("hash", {"runs": [_facts(each) for each in hashed]}, _lines(hashed), troubles)
+    return Result(
+        "hash",
+        lambda: {"runs": [_facts(each) for each in hashed]},
+        lambda: _lines(hashed),
+        troubles,
+    )
 
 
 def _named(settings: Mapping[str, Any]) -> List[Found]:

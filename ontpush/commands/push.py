@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.hashing import Hashing
@@ -17,10 +17,10 @@ from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.round import Round, RunReport, go_round
 from ontpush.engine.stock import take_stock
 from ontpush.engine.tick import Tick
-from ontpush.engine.transport import require_rsync
+from ontpush.engine.transport import Destination, require_rsync
 from ontpush.facts import words
-from ontpush.facts.names import human_size, plural, shown
-from ontpush.facts.trouble import LedgerDamaged
+from ontpush.facts.names import below, from_argument, human_size, plural, shown
+from ontpush.facts.trouble import LedgerDamaged, WrongCall
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir, transport
 
@@ -32,6 +32,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     """One tick. Trouble of single runs is in the Result; what keeps it from starting is raised."""
     source, state = existing_source(settings), state_dir(settings)
     way = transport(settings)
+    _keep_apart(source, way.destination)
     log = EventLog(settings["log"], settings["verbose"], listen)
     courteous(settings, log)
     require_rsync()
@@ -61,6 +62,14 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             return _tick(state, tick_with)
 
 
+def _keep_apart(source: bytes, destination: Destination) -> None:
+    """What arrives below the source would be taken for runs to send."""
+    if destination.host is None:
+        there = os.path.realpath(from_argument(destination.path))
+        if (there + b"/").startswith(source.rstrip(b"/") + b"/"):
+            raise WrongCall(f"{destination.text} lies in the source: give another place")
+
+
 def _tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
     ledger = open_ledger(state)
     with ledger, damage_set_aside(ledger):
@@ -72,17 +81,25 @@ def _tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
 
 
 def _result(tick: Tick, outcome: Round) -> Result:
-    runs = []
-    rows = []
-    for report in outcome.runs:
-        facts = run_facts(report.record, tick.source)
-        facts.update(sent_files=report.sent_files, sent_bytes=report.sent_bytes)
-        runs.append(facts)
-        rows.append(_row(tick, report))
-    lines = table(["state", "files", "size", "sent now", "run"], rows) if rows else []
-    lines.append("{} below {}".format(plural(len(runs), "run"), shown(tick.source)))
     troubles = outcome.troubles + ([tick.log.trouble] if tick.log.trouble else [])
-    return Result("push", {"runs": runs}, lines, troubles)
+    return Result(
+        "push",
+        lambda: {"runs": [_facts(tick, report) for report in outcome.runs]},
+        lambda: _lines(tick, outcome.runs),
+        troubles,
+    )
+
+
+def _facts(tick: Tick, report: RunReport) -> Dict[str, Any]:
+    facts = run_facts(report.record, tick.source)
+    facts.update(sent_files=report.sent_files, sent_bytes=report.sent_bytes)
+    return facts
+
+
+def _lines(tick: Tick, reports: List[RunReport]) -> List[str]:
+    rows = [_row(tick, report) for report in reports]
+    count = "{} below {}".format(plural(len(rows), "run"), shown(tick.source))
+    return [*(table(["state", "files", "size", "sent now", "run"], rows) if rows else []), count]
 
 
 def _row(tick: Tick, report: RunReport) -> List[str]:
@@ -92,7 +109,7 @@ def _row(tick: Tick, report: RunReport) -> List[str]:
         f"{record.files:,}",
         human_size(record.bytes),
         human_size(report.sent_bytes) if report.sent_files else "",
-        shown(os.path.relpath(record.path, tick.source)),
+        shown(below(record.path, tick.source)),
     ]
 
 

@@ -25,7 +25,8 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     taken_back = [name for name in (SKIP_MARK, DONE_MARK) if _remove(run, name)]
     what = " and ".join(shown(name) for name in taken_back) or "nothing to take back"
     data = {"run": for_json(run), "removed": [for_json(name) for name in taken_back]}
-    return Result("retry", data, [f"{shown(run)}: {what}; the next tick looks again"], [])
+    line = f"{shown(run)}: {what}; the next tick looks again"
+    return Result("retry", lambda: data, lambda: [line], [])
 
 
 def _wake(ledger: Ledger, run: bytes) -> None:

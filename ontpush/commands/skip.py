@@ -22,4 +22,5 @@ def skip(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     except OSError as error:
         raise RunFailed(f"rsync.skip cannot be written: {error.strerror}", run) from error
     data = {"run": for_json(run), "reason": for_json(reason)}
-    return Result("skip", data, [f"{shown(run)}: skipped: {shown(reason)}"], [])
+    line = f"{shown(run)}: skipped: {shown(reason)}"
+    return Result("skip", lambda: data, lambda: [line], [])

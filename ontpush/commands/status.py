@@ -27,7 +27,7 @@ def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     rows = [_row(record, facts) for record, facts in zip(records, runs)]
     headings = ["state", "files", "size", "sent", "run", "remarks"]
     lines = table(headings, rows) if rows else ["no tick has found a run yet"]
-    return Result("status", {"runs": runs}, lines, [])
+    return Result("status", lambda: {"runs": runs}, lambda: lines, [])
 
 
 def _as_it_stands(record: RunRecord) -> RunRecord:

@@ -40,7 +40,7 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
         troubles += _troubles(run, inspection)
     for trouble in troubles:
         log.event(LOG_FAIL, trouble.run or b"", trouble.message)
-    return Result("verify", {"runs": runs}, lines, troubles)
+    return Result("verify", lambda: {"runs": runs}, lambda: lines, troubles)
 
 
 def _inspect(settings: Mapping[str, Any], run: bytes, show: Show) -> Inspection:

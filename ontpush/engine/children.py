@@ -1,15 +1,16 @@
 """Child processes: each with a time limit, in a group of its own that is ended whole."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import threading
+import time
 from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional
 
 from ontpush.facts.trouble import Interrupted
 
 _GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.02
 
 
 class _Signals:
@@ -33,10 +34,14 @@ def _interrupt(number: int, _frame: object) -> None:
         _stop(number)
 
 
+def _ignore(*_: object) -> None:
+    """Unlike SIG_IGN, also good for a signal that has come but not yet been handled."""
+
+
 def _stop(number: int) -> NoReturn:
     # A second signal must not break off the cleaning up after the first.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _ignore)
     raise Interrupted(number)
 
 
@@ -102,14 +107,20 @@ class Child:
     def end(self) -> None:
         """End whatever of the group still runs, also when its leader has gone, and wait for it."""
         self._timer.cancel()
-        self._signal_group(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE_SECONDS)
+        until = time.monotonic() + _GRACE_SECONDS
+        running = self._signal_group(signal.SIGTERM)
+        while running and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+            self._process.poll()
+            running = self._signal_group(0)
         self._signal_group(signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
 
-    def _signal_group(self, number: int) -> None:
-        # The group is there as long as any of it runs; then its number means nothing.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    def _signal_group(self, number: int) -> bool:
+        """Whether any of the group still ran to be signalled."""
+        try:
             os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True

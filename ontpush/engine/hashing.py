@@ -1,5 +1,6 @@
 """Gives every file of the ledger its sum: from a sidecar that can be believed, or by reading."""
 
+import errno
 import os
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -62,10 +63,12 @@ def sum_files(
 
 
 def file_trouble(run: bytes, trouble: List[FileTrouble], rest: str) -> FileFailed:
-    """One trouble that names the files, in one line however many they are."""
+    """One trouble that names the files, in one line however many they are, and says `rest`."""
     names = [f"{shown(path)}: {why.strerror}" for path, why in trouble[:_NAMED_FILES]]
     if len(trouble) > _NAMED_FILES:
         names.append("and {} more".format(plural(len(trouble) - _NAMED_FILES, "file")))
+    if any(why.errno in (errno.EACCES, errno.EPERM) for _, why in trouble):
+        rest += "; give this user the right"
     return FileFailed("{}; {}".format("; ".join(names), rest), run)
 
 

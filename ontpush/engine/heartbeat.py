@@ -11,14 +11,14 @@ from ontpush.engine.deliver import deliver
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.mark import date_text
 from ontpush.engine.tick import Tick
-from ontpush.facts.names import for_json
+from ontpush.facts.names import below, for_json
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
 
 def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
     """How a run stands, for programs. Sizes in bytes; `sent_` is all that lies there."""
     return {
-        "run": for_json(os.path.relpath(record.path, source)),
+        "run": for_json(below(record.path, source)),
         "state": record.state,
         "files": record.files,
         "bytes": record.bytes,

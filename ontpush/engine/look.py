@@ -70,19 +70,21 @@ def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
 
 def run_token(entries: "List[os.DirEntry[bytes]]") -> bytes:
     """What lies directly in a run: its files may grow in place, so each one counts."""
-    digest = new_md5()
-    for entry in sorted(entries, key=lambda entry: entry.name):
-        if _finished_name(entry.name) in OWN_FILES:
-            continue
+    parts = [
+        _entry_token(entry) for entry in entries if _finished_name(entry.name) not in OWN_FILES
+    ]
+    parts.sort()
+    return bytes(new_md5(b"\0".join(parts)).digest())
+
+
+def _entry_token(entry: "os.DirEntry[bytes]") -> bytes:
+    try:
         if entry.is_dir(follow_symlinks=False):
-            digest.update(b"%s/\0" % entry.name)
-            continue
-        try:
-            found = entry.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        digest.update(b"%s\0%d %d\0" % (entry.name, found.st_size, found.st_mtime_ns))
-    return bytes(digest.digest())
+            return entry.name + b"/"
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
+        return entry.name
+    return b"%s/%d %d" % (entry.name, found.st_size, found.st_mtime_ns)
 
 
 def _directory_token(path: bytes) -> Optional[bytes]:

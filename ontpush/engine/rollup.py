@@ -1,5 +1,6 @@
 """The roll-up, `RUN/md5sum`, and its sidecars: coreutils' format, written whole by rename."""
 
+import contextlib
 import os
 import re
 from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
@@ -61,11 +62,15 @@ def write_whole(path: bytes, lines: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except OSError:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
+    except BaseException:
+        _remove(unfinished)
         raise
     _sync_directory(os.path.dirname(path))
+
+
+def _remove(unfinished: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unfinished)
 
 
 def _sync_directory(directory: bytes) -> None:
@@ -82,9 +87,13 @@ def write_sidecar(path: bytes, md5: bytes) -> None:
     Not forced to disk one by one: a lost sidecar is written again, never believed wrongly.
     """
     unfinished = path + SIDECAR_SUFFIX + UNFINISHED_SUFFIX
-    with open(unfinished, "wb") as file:
-        file.write(line_for(os.path.basename(path), md5))
-    os.replace(unfinished, path + SIDECAR_SUFFIX)
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(line_for(os.path.basename(path), md5))
+        os.replace(unfinished, path + SIDECAR_SUFFIX)
+    except BaseException:
+        _remove(unfinished)
+        raise
 
 
 def read_sidecar(path: bytes, of: os.stat_result) -> Optional[bytes]:

@@ -39,6 +39,8 @@ class Call:
             self._list.write(b"/" + name + b"\0")
         self._list.seek(0)
         self._reader = threading.Thread(target=self._read, daemon=True)
+        # Not Thread.join: broken off by a signal, it may wait for ever the next time.
+        self._read_all = threading.Event()
         self._fault: Optional[BaseException] = None
         command = command_line(transport, root, own_flags)
         limit = transport.transfer_hours * 3600
@@ -54,7 +56,7 @@ class Call:
 
     def __exit__(self, *_: object) -> None:
         self._child.end()
-        self._reader.join()
+        self._read_all.wait()
         self._list.close()
         self._errors.close()
 
@@ -71,10 +73,12 @@ class Call:
             pass
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._fault = error
+        finally:
+            self._read_all.set()
 
     def watch(self, *_: int) -> None:
         """Trouble if the call has failed meanwhile: for whoever works beside it."""
-        if not self._reader.is_alive():
+        if self._read_all.is_set():
             self.finish()
 
     def finish(self) -> Tuple[bool, List[str]]:
@@ -82,7 +86,7 @@ class Call:
 
         Trouble where the call failed as a whole.
         """
-        self._reader.join()
+        self._read_all.wait()
         if self._fault:
             raise self._fault
         code = self._child.wait()

@@ -40,12 +40,12 @@ class Summed(NamedTuple):
     problem: Optional[OSError]
 
 
-def new_md5() -> Any:
+def new_md5(data: bytes = b"") -> Any:
     """An MD5 object, also on a host whose policy (FIPS) forbids MD5 for security."""
     try:
-        return hashlib.md5(usedforsecurity=False)  # novm # type: ignore[call-arg,unused-ignore]
+        return hashlib.md5(data, usedforsecurity=False)  # novm # type: ignore[call-arg,unused-ignore]
     except TypeError:  # before Python 3.9
-        return hashlib.md5()
+        return hashlib.md5(data)
 
 
 def take_sums(

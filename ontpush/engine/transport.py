@@ -12,6 +12,12 @@ from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import OutOfReach, WrongCall
 
 OLDEST_RSYNC = (3, 1)
+# Every end since OpenSSH 6.2 has the first, and most processors help with it: it takes two thirds
+# of the time that ssh's own first choice takes.
+_CIPHERS = (
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
+    "aes128-ctr,aes192-ctr,aes256-ctr"
+)
 _REMOTE = re.compile(
     r"(?P<host>(?:[^/:@]+@)?(?:\[[^]/]+\]|[^/:\[\]]+)):(?P<path>(?!:).*)\Z", re.DOTALL
 )
@@ -71,6 +77,7 @@ class Transport(NamedTuple):
             "ForwardAgent=no",
             "ForwardX11=no",
             f"ConnectTimeout={self.connect_timeout}",
+            f"Ciphers={_CIPHERS}",
             "ServerAliveInterval=15",
             f"ServerAliveCountMax={max(2, self.io_timeout // 15)}",
         ]
@@ -148,6 +155,9 @@ _BREAKING = {
     "--append": "would show half a file under its name",
     "--append-verify": "would show half a file under its name",
     "--force": "would delete directories at the destination",
+    "--compare-dest": "would take a file elsewhere for one that has arrived",
+    "--copy-dest": "would take a file elsewhere for one that has arrived",
+    "--link-dest": "would make two files one",
     "--copy-links": "would follow symbolic links",
     "--copy-unsafe-links": "would follow symbolic links",
     "--copy-dirlinks": "would follow symbolic links",

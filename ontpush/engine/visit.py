@@ -24,7 +24,7 @@ from ontpush.engine.stock import is_due, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
 from ontpush.facts.minknow import Promised, count_kinds, is_final_summary
-from ontpush.facts.names import human_size, human_time, plural, shown
+from ontpush.facts.names import below, human_size, human_time, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble
 
 _ROUNDS = 3
@@ -39,7 +39,7 @@ class Visit:
         self._found = found
         self._known = known
         self._names = {entry.name for entry in found.entries}
-        relative = os.path.relpath(found.path, tick.source)
+        relative = below(found.path, tick.source)
         self.run = RunInHand(record.id, found.path, relative)
         self.record = record
         self.carried = Carried(0, 0, [])
@@ -172,8 +172,7 @@ class Visit:
         if look:
             trouble = unreadable_paths(look, self.run.path) + trouble
         if trouble:
-            rest = "the rest was sent; let this user read them"
-            raise file_trouble(self.run.relative, trouble, rest)
+            raise file_trouble(self.run.relative, trouble, "the rest was sent")
 
     # -- finishing ----------------------------------------------------------------------
 

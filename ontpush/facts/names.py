@@ -18,6 +18,14 @@ def from_argument(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
+def below(path: bytes, directory: bytes) -> bytes:
+    """`path` relative to `directory`, above it; both as `os.path.realpath` gives them.
+
+    os.path.relpath takes a quarter of an idle tick's time with a thousand runs.
+    """
+    return path[len(directory.rstrip(b"/")) + 1 :]
+
+
 def shown(name: bytes) -> str:
     """`name` for people: one line of printable text, odd bytes as backslash escapes."""
     text = name.decode("utf-8", "backslashreplace")

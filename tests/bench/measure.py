@@ -32,6 +32,14 @@ class Cost:
     processor: float
     peak: int
 
+    def __add__(self, other: Cost) -> Cost:
+        """One after the other."""
+        return Cost(
+            self.seconds + other.seconds,
+            self.processor + other.processor,
+            max(self.peak, other.peak),
+        )
+
 
 Side = Callable[[], Cost]
 Pair = tuple[Cost, Cost]

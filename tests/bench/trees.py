@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,10 +31,10 @@ def make_run(
     run = SimulatedRun(root, sample=sample, folders=(), files=0)
     for _ in run.steps() if finished else run.reads():
         pass
-    for folder in folders:
-        _fill(run.path, folder, files, size)
     shutil.rmtree(root / WRITTEN_ELSEWHERE, ignore_errors=True)  # empty, and no part of the data
     age(run.path, LONG_AGO)
+    for folder in folders:
+        _fill(run.path, folder, files, size)
     return run.path
 
 
@@ -42,13 +44,18 @@ def barcoded(folder: str, count: int) -> Sequence[str]:
 
 
 def _fill(run: Path, folder: str, files: int, size: int) -> None:
-    """Write files that are random but for their beginnings, which tell them apart."""
+    """Write old files that are random but for their beginnings, which tell them apart."""
     directory = run / folder
     directory.mkdir(parents=True)
     [suffix, *_] = SUFFIXES[folder.partition("_")[0]]
     block = random.Random(0).randbytes(min(size, BLOCK))
+    old = (time.time() - LONG_AGO,) * 2
     for number in range(files):
         with open(directory / f"FBA12345_{directory.name}_{number}{suffix}", "wb") as file:
             left = size - file.write(f"{folder} {number} ".encode()[:size])
             while left > 0:
                 left -= file.write(block[:left])
+            file.flush()
+            os.utime(file.fileno(), old)
+    for place in (directory, directory.parent):
+        os.utime(place, old)

@@ -1,0 +1,162 @@
+"""Runs the program and kills it just before its Nth step, as a power cut would.
+
+    PYTHON tests/lab/crashing.py [--clock SECONDS] [--orphans | --pause] N COMMAND ...
+
+A step is a call after which the world outside the process is another: a rename, removal or new
+directory, a commit to SQLite, the start of a child process, its first line, its end. N is 0 for
+never. The exit code is 137 after a crash, else the program's own. The children of a crash are
+killed too, or with --orphans left to find out for themselves; whoever reads the standard output
+to its end has waited for the last of them. With --pause there is no crash: an empty line is
+printed, and the program goes on when it has read one. --clock is the time that the program sees,
+standing still.
+
+Runs on Python 3.6 and needs nothing but the standard library.
+"""
+
+import argparse
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# Loaded before anything is changed: it looks which functions of os are the system's.
+import shutil  # noqa: F401  # isort: skip
+
+CRASHED = 137
+
+
+class Steps:
+    """Counts steps, in whichever thread they come, and strikes just before the chosen one."""
+
+    def __init__(self, chosen: int, strike: Callable[[], None]) -> None:
+        self._left = chosen
+        self._strike = strike
+        self._counting = threading.Lock()
+
+    def step(self) -> None:
+        """Another step is about to be taken; other threads wait with theirs."""
+        with self._counting:
+            self._left -= 1
+            if self._left == 0:
+                self._strike()
+
+    def before(self, owner: Any, name: str) -> None:
+        """Make a step of every call of `owner.name`."""
+        real = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.step()
+            return real(*args, **kwargs)
+
+        setattr(owner, name, counted)
+
+
+class Children:
+    """The program's child processes. Each holds our standard output open while it lives."""
+
+    def __init__(self) -> None:
+        self._all = []  # type: Any
+        self._held = os.dup(1)
+
+    def watch(self, steps: Steps) -> None:
+        """Count the start of every child, its first line and its end."""
+        really_start = subprocess.Popen.__init__
+        really_wait = subprocess.Popen.wait
+
+        def start(child: Any, *args: Any, **kwargs: Any) -> None:
+            steps.step()
+            really_start(child, *args, pass_fds=(self._held,), **kwargs)
+            if kwargs.get("start_new_session"):
+                self._all.append(child)
+                child.stdout = Lines(child.stdout, steps)
+
+        def wait(child: Any, *args: Any, **kwargs: Any) -> Any:
+            code = really_wait(child, *args, **kwargs)
+            steps.step()
+            return code
+
+        patched = subprocess.Popen  # type: Any
+        patched.__init__, patched.wait = start, wait
+
+    def kill(self) -> None:
+        """Kill each that still runs, with its group."""
+        for child in self._all:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+class Lines:
+    """What a child prints; its first line is a step."""
+
+    def __init__(self, lines: Any, steps: Steps) -> None:
+        self._lines = lines
+        self._steps = steps
+        self.close = lines.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number, line in enumerate(self._lines):
+            if number == 0:
+                self._steps.step()
+            yield line
+
+
+def watch_databases(steps: Steps) -> None:
+    """Count every commit, also that of a statement on its own."""
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            alone = not self.in_transaction and not sql.startswith(("SELECT", "PRAGMA", "BEGIN"))
+            if alone or sql.startswith("COMMIT"):
+                steps.step()
+            return super().execute(sql, *args)
+
+    really_connect = sqlite3.connect
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = really_connect(*args, factory=Connection, **kwargs)
+        assert isinstance(connection, Connection)
+        return connection
+
+    sqlite3.connect = connect
+
+
+def main() -> int:
+    """The exit code of the program, if it gets so far."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clock", type=float)
+    parser.add_argument("--orphans", action="store_true")
+    parser.add_argument("--pause", action="store_true")
+    parser.add_argument("chosen", type=int)
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    call = parser.parse_args()
+    children = Children()
+
+    def strike() -> None:
+        if call.pause:
+            os.write(1, b"\n")
+            os.read(0, 1)
+            return
+        if not call.orphans:
+            children.kill()
+        os._exit(CRASHED)
+
+    steps = Steps(call.chosen, strike)
+    for name in ("rename", "replace", "unlink", "remove", "mkdir"):
+        steps.before(os, name)
+    children.watch(steps)
+    watch_databases(steps)
+    if call.clock is not None:
+        time.time = lambda: call.clock
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from ontpush.__main__ import main as program
+
+    return program(call.words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""The state is a cache: lost, damaged or of another version, it is made anew from the runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab.minknow import SimulatedRun, age, snapshot
+from tests.program import Program, is_done, mark
+
+
+@pytest.fixture
+def done(program: Program, run: SimulatedRun, data: Path, arrived: Path) -> Path:
+    """A done run, and another on its way; where the first lies at the destination."""
+    run.write_all()
+    other = SimulatedRun(data, group="zz unfinished", files=1)
+    for _ in other.reads():
+        pass
+    age(data, 600)
+    program.pushed(data, arrived)
+    return arrived / run.path.relative_to(data)
+
+
+def database(program: Program) -> Path:
+    """The file that holds the state."""
+    (path,) = program.state.glob("*.sqlite3")
+    return path
+
+
+def lose(program: Program) -> None:
+    shutil.rmtree(program.state)
+
+
+def lose_the_file(program: Program) -> None:
+    database(program).unlink()
+
+
+def empty(program: Program) -> None:
+    database(program).write_bytes(b"")
+
+
+def fill_with_garbage(program: Program) -> None:
+    database(program).write_bytes(bytes(range(256)) * 400)
+
+
+def truncate(program: Program) -> None:
+    os.truncate(database(program), database(program).stat().st_size // 2)
+
+
+def overwrite_the_middle(program: Program) -> None:
+    with database(program).open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (database(program).stat().st_size - 4096))
+
+
+def make_another_version(program: Program) -> None:
+    with sqlite3.connect(database(program)) as connection:
+        connection.execute("PRAGMA user_version = 4711")
+    connection.close()
+
+
+def take_a_table_away(program: Program) -> None:
+    with sqlite3.connect(database(program)) as connection:
+        connection.execute("DROP TABLE files")
+    connection.close()
+
+
+def put_another_program_s_there(program: Program) -> None:
+    database(program).unlink()
+    with sqlite3.connect(program.state / "ledger.sqlite3") as connection:
+        connection.execute("CREATE TABLE runs (x)")
+    connection.close()
+
+
+DEEDS = [
+    lose,
+    lose_the_file,
+    empty,
+    fill_with_garbage,
+    truncate,
+    overwrite_the_middle,
+    make_another_version,
+    take_a_table_away,
+    put_another_program_s_there,
+]
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_whatever_happens_to_the_state_done_runs_stay_done_and_nothing_is_sent_again(
+    program: Program, done: Path, data: Path, arrived: Path, deed: Callable[[Program], None]
+) -> None:
+    before = snapshot(data), snapshot(arrived, without=[".ontpush"])
+    deed(program)
+    for _ in range(2):
+        states = program.pushed(data, arrived)
+        assert [state["state"] for state in states.values()] == ["done", "waiting"]
+        assert next(iter(states.values()))["sent_files"] == 0
+        assert (snapshot(data), snapshot(arrived, without=[".ontpush"])) == before
+    assert {path.name for path in program.state.iterdir()} <= {
+        "ledger.sqlite3",
+        "ledger.sqlite3.unusable",
+        "lock",
+    }
+
+
+def test_the_files_of_a_done_run_are_not_even_read_again(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    age(run.write_all(), 600)
+    program.pushed(data, arrived)
+    victim = next(run.path.glob("pod5_pass/*"))
+    times = victim.stat()
+    before = (run.path / "md5sum").read_bytes()
+    victim.write_bytes(b"X" * times.st_size)
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    lose(program)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert (run.path / "md5sum").read_bytes() == before
+
+
+@pytest.mark.parametrize("deed", [lose, fill_with_garbage])
+def test_what_changed_while_the_state_was_lost_is_found(
+    program: Program,
+    run: SimulatedRun,
+    done: Path,
+    data: Path,
+    arrived: Path,
+    deed: Callable[[Program], None],
+) -> None:
+    deed(program)
+    late = run.late_file("bam_pass/late.bam")
+    changed = next(run.path.glob("pod5_pass/*"))
+    changed.write_text("other bytes")
+    os.utime(changed, (changed.stat().st_mtime + 5, changed.stat().st_mtime + 5))
+    program.pushed(data, arrived)
+    assert is_done(done)
+    assert (done / "bam_pass" / late.name).exists()
+    assert (done / "pod5_pass" / changed.name).read_text() == "other bytes"
+
+
+def test_an_unfinished_run_goes_on_without_its_state(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    program.pushed(data, arrived)
+    lose(program)
+    run.finish()
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\n", b"\xff\xfe\n" * 100, b"2026\nrollup: 0\n"])
+def test_a_mark_that_vouches_for_nothing_is_not_believed(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, content: bytes
+) -> None:
+    run.write_all()
+    (run.path / "rsync.done").write_bytes(content)
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", state["files"])
+    assert is_done(arrived / run.path.relative_to(data))
+    assert is_done(run.path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage\n", b"\xff" * 3000, b"0" * 32 + b"  /etc/passwd\n" + b"1" * 32 + b"  ../x\n"],
+)
+def test_a_roll_up_that_is_none_is_not_believed(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, content: bytes
+) -> None:
+    run.write_all()
+    (run.path / "md5sum").write_bytes(content)
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+    assert is_done(run.path)
+
+
+def test_a_roll_up_of_the_original_is_no_reason_to_believe_a_file_arrived(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.run("hash", "--no-sidecars", run.path)
+    lines = (run.path / "md5sum").read_text().splitlines()
+    (run.path / "md5sum").write_text("".join(f"{line[:34]}./{line[34:]}\n" for line in lines[1:]))
+    lose(program)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["sent_files"] == state["files"]
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+# -- another destination ----------------------------------------------------------------
+
+
+def test_a_new_destination_gets_everything_and_a_mark_of_its_own(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, tmp_path: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    before = snapshot(arrived, without=[".ontpush"])
+    second = tmp_path / "second"
+    second.mkdir()
+    (state,) = program.pushed(data, second).values()
+    assert (state["state"], state["sent_files"]) == ("done", state["files"])
+    there = second / run.path.relative_to(data)
+    assert is_done(there)
+    assert mark(there)["destination"] == str(second)
+    assert snapshot(arrived, without=[".ontpush"]) == before
+
+
+def test_a_new_destination_is_noticed_without_a_state_too(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, tmp_path: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    lose(program)
+    second = tmp_path / "second"
+    second.mkdir()
+    program.pushed(data, second)
+    assert is_done(second / run.path.relative_to(data))
+
+
+def test_two_sources_share_a_state_and_keep_apart(
+    program: Program, arrived: Path, tmp_path: Path
+) -> None:
+    sources = [tmp_path / name for name in ("one", "two")]
+    for number, source in enumerate(sources):
+        SimulatedRun(source, group=f"group {number}", files=1).write_all()
+    for source in sources * 2:
+        (state,) = program.pushed(source, arrived).values()
+        assert state["state"] == "done"
+    assert len(program.run("status", "--json").runs) == 2
+    assert program.told("WARN") == []
+    assert len(program.told("MARK DONE")) == 2
+
+
+def test_the_state_directory_is_made_with_all_that_is_above_it(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    program.settings["state_dir"] = str(program.home / "a" / "b" / "state")
+    program.pushed(data, arrived)
+    assert (program.home / "a" / "b" / "state" / "lock").exists()
+
+
+def test_a_status_that_finds_the_state_damaged_says_so_and_the_next_works(
+    program: Program, done: Path
+) -> None:
+    fill_with_garbage(program)
+    ran = program.run("status")
+    assert ran.code in (0, 75)
+    assert program.run("status").code == 0

@@ -1,0 +1,419 @@
+"""Full disks and missing rights, at either end: named, and no obstacle to the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import RRSYNC, Cluster
+from tests.lab.minknow import SimulatedRun, snapshot
+from tests.program import Program, Ran, coreutils_agree, is_done, rollup
+
+
+class SmallDisk:
+    """A file system of a few megabytes that only what runs `within` sees; no root needed.
+
+    It lies over `place`; others, as this test, see it as `path`.
+    """
+
+    def __init__(self, place: Path, size: str) -> None:
+        self._mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "small", str(place)]
+        self._holder = subprocess.Popen(
+            ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec cat', "sh", *self._mount],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"mounted\n"
+        pid = self._holder.pid
+        self.path = Path(f"/proc/{pid}/root{place}")
+        self.within = ["nsenter", "-t", str(pid), "-U", "-m", "--preserve-credentials"]
+
+    def end(self) -> None:
+        """Let it go."""
+        self._holder.communicate()
+
+    def fill(self) -> Path:
+        """Leave no space; the file that takes it."""
+        filler = self.path / ".filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        return filler
+
+
+@pytest.fixture
+def small_destination(program: Program, arrived: Path) -> Iterator[SmallDisk]:
+    """A destination of 2 MB."""
+    disk = SmallDisk(arrived, "2m")
+    program.within = disk.within
+    yield disk
+    disk.end()
+
+
+@pytest.fixture
+def no_privilege(program: Program) -> None:
+    """Take from root the right to read and write everything; another user never had it."""
+    if os.geteuid() == 0:
+        rights = "-dac_override,-dac_read_search"
+        program.within = ["setpriv", "--bounding-set", rights, "--inh-caps", rights]
+
+
+@contextlib.contextmanager
+def mode(path: Path, bits: int) -> Iterator[None]:
+    """Change the mode of a file or directory for a while."""
+    before = path.stat().st_mode
+    path.chmod(bits)
+    try:
+        yield
+    finally:
+        path.chmod(before)
+
+
+def errors(ran: Ran) -> list[str]:
+    """The messages of all errors of a call with --json."""
+    return [error["message"] for error in ran.json["errors"]]
+
+
+# -- full disks -------------------------------------------------------------------------
+
+
+def test_a_full_disk_at_the_destination_fails_the_run_and_the_next_tick_goes_on(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, small_destination: SmallDisk
+) -> None:
+    run.write_all()
+    run.late_file("pod5_pass/0_big.pod5", size=1_500_000)
+    filler = small_destination.path / "filler"
+    filler.write_bytes(b"x" * 1_000_000)
+    ran = program.push(data, arrived)
+    there = small_destination.path / run.path.relative_to(data)
+    assert ran.code == 1
+    assert "no space left" in ran.err.lower()
+    assert any("no space left" in text.lower() for text in program.told("FAIL"))
+    assert not (there / "pod5_pass/0_big.pod5").exists()
+    assert not (there / "rsync.done").exists()
+    if (there / "md5sum").exists():
+        assert coreutils_agree(there)
+    filler.unlink()
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["error"]) == ("done", None)
+    assert is_done(there)
+
+
+def test_a_full_disk_on_the_cluster_is_told_as_such(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, cluster: Cluster
+) -> None:
+    run.write_all()
+    run.late_file("pod5_pass/0_big.pod5", size=3_000_000)
+    disk = SmallDisk(arrived, "2m")
+    cluster.forced_command(f"{' '.join(disk.within)} rrsync -wo {arrived}")
+    try:
+        ran = program.push(data, cluster.destination)
+        assert not (disk.path / run.path.relative_to(data) / "rsync.done").exists()
+    finally:
+        cluster.forced_command(RRSYNC)
+        disk.end()
+    assert ran.code == 1
+    # rsync's own word is often lost on the way, its exit code never.
+    assert "space" in ran.err.lower()
+
+
+def test_a_full_disk_at_the_source_keeps_nothing_from_being_sent(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    disk = SmallDisk(data, "2m")
+    try:
+        program.within = disk.within
+        run = SimulatedRun(disk.path, files=1)
+        run.write_all()
+        filler = disk.fill()
+        ran = program.push(data, arrived, "--json")
+        there = arrived / run.path.relative_to(disk.path)
+        assert ran.code == 1
+        assert "space" in errors(ran)[0]
+        assert coreutils_agree(there)
+        assert set(rollup(there)) == set(snapshot(run.path))
+        assert not list(run.path.rglob("*.ontpush-new"))
+        filler.unlink()
+        (state,) = program.pushed(data, arrived).values()
+        assert state["state"] == "done"
+        assert is_done(run.path)
+        assert is_done(there)
+    finally:
+        disk.end()
+
+
+def test_a_full_disk_under_the_state_is_a_passing_fault(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.state.mkdir()
+    disk = SmallDisk(program.state, "1m")
+    try:
+        program.within = disk.within
+        filler = disk.fill()
+        ran = program.push(data, arrived)
+        assert ran.code in (75, 78)
+        assert len(ran.err.splitlines()) == 1
+        filler.unlink()
+        (state,) = program.pushed(data, arrived).values()
+        assert state["state"] == "done"
+    finally:
+        disk.end()
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+def test_a_full_disk_under_the_log_stops_no_tick(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.settings["log"] = "/dev/full"
+    ran = program.push(data, arrived)
+    assert "/dev/full" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+# -- missing rights ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_file_that_cannot_be_read_fails_its_run_by_name_and_nothing_else(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    other = SimulatedRun(data, group="zz other", files=1)
+    other.write_all()
+    secret = next(run.path.glob("pod5_pass/*"))
+    there = arrived / run.path.relative_to(data)
+    with mode(secret, 0):
+        ran = program.push(data, arrived, "--json")
+        assert ran.code == 1
+        (error,) = ran.json["errors"]
+        assert error["run"] == str(run.path.relative_to(data))
+        assert f"pod5_pass/{secret.name}" in error["message"]
+        assert secret.name in program.told("FAIL")[0]
+        states = ran.runs
+        assert states[error["run"]]["state"] == "failed"
+        assert states[str(other.path.relative_to(data))]["state"] == "done"
+        assert not (there / "rsync.done").exists()
+        assert set(rollup(there)) == set(snapshot(there)) - {b"md5sum"}
+        assert coreutils_agree(there)
+        assert len(rollup(there)) == states[error["run"]]["files"] - 1
+        again = program.push(data, arrived)
+        assert again.code == 1
+    program.pushed(data, arrived)
+    assert is_done(there)
+
+
+@pytest.mark.usefixtures("no_privilege")
+@pytest.mark.parametrize("bits", [0, 0o444, 0o111])
+def test_a_folder_that_cannot_be_read_fails_its_run_by_name(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, bits: int
+) -> None:
+    run.write_all()
+    with mode(run.path / "pod5_pass", bits):
+        ran = program.push(data, arrived, "--json")
+        assert ran.code == 1
+        assert "pod5_pass" in errors(ran)[0]
+        assert not list(arrived.rglob("rsync.done"))
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_folder_of_a_known_run_that_can_no_longer_be_read_takes_nothing_back(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    program.pushed(data, arrived)
+    before = rollup(arrived / run.path.relative_to(data))
+    run.finish()
+    with mode(run.path / "pod5_pass", 0):
+        assert program.push(data, arrived).code == 1
+        assert before.items() <= rollup(arrived / run.path.relative_to(data)).items()
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.usefixtures("no_privilege")
+@pytest.mark.parametrize("bits", [0, 0o444])
+def test_an_experiment_that_cannot_be_searched_is_told_and_the_others_go_on(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, bits: int
+) -> None:
+    run.write_all()
+    SimulatedRun(data, group="closed", files=1).write_all()
+    with mode(data / "closed", bits):
+        ran = program.push(data, arrived, "--json")
+    assert ran.code == 1
+    (error,) = ran.json["errors"]
+    assert error["run"].split("/")[0] == "closed"
+    assert [state["state"] for state in ran.runs.values()] == ["done"]
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_run_that_cannot_be_written_is_sent_and_not_marked_done(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    with mode(run.path, 0o555):
+        ran = program.push(data, arrived, "--json")
+        assert ran.code == 1
+        assert "cannot be written" in errors(ran)[0]
+        assert coreutils_agree(there)
+        assert ran.runs.popitem()[1]["state"] == "failed"
+    program.pushed(data, arrived)
+    assert is_done(there)
+    assert is_done(run.path)
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_done_run_that_cannot_be_written_any_more_rests(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    with mode(run.path, 0o555):
+        (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", 0)
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_source_that_cannot_be_read_is_told_before_anything_happens(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    for bits in (0, 0o444):
+        with mode(data, bits):
+            ran = program.push(data, arrived)
+        assert ran.code in (64, 78)
+        assert str(data) in ran.err
+        assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_destination_that_cannot_be_written_is_told_and_marks_nothing(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    with mode(arrived, 0o555):
+        ran = program.push(data, arrived)
+    assert ran.code in (1, 69)
+    assert "denied" in ran.err
+    assert not (run.path / "rsync.done").exists()
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_state_directory_that_cannot_be_written_is_a_fault_of_the_configuration(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    del program.settings["log"]
+    config = program.configured()
+    with mode(program.home, 0o555):
+        ran = program.call("push", *config, data, arrived)
+    assert ran.code == 78
+    assert str(program.state) in ran.err
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_log_that_cannot_be_written_is_a_fault_of_the_configuration(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    program.log_file.touch()
+    with mode(program.log_file, 0o444):
+        ran = program.push(data, arrived)
+    assert ran.code == 78
+    assert str(program.log_file) in ran.err
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_hash_and_verify_name_what_they_cannot_read(program: Program, run: SimulatedRun) -> None:
+    run.write_all()
+    secret = next(run.path.glob("pod5_pass/*"))
+    with mode(secret, 0):
+        ran = program.run("hash", "--no-sidecars", "--json", run.path)
+        assert ran.code == 1
+        assert secret.name in errors(ran)[0]
+    assert len(rollup(run.path)) == len(snapshot(run.path)) - 2
+    program.run("hash", "--no-sidecars", run.path)
+    with mode(secret, 0):
+        ran = program.run("verify", "--json", run.path)
+        assert ran.code == 1
+        assert secret.name in errors(ran)[0]
+    with mode(run.path / "pod5_pass", 0):
+        ran = program.run("verify", "--json", run.path)
+        assert ran.code == 1
+        assert "pod5_pass" in errors(ran)[0]
+
+
+# -- places that are not there ----------------------------------------------------------
+
+
+def test_a_source_that_is_not_there_is_told(program: Program, data: Path, arrived: Path) -> None:
+    shutil.rmtree(data)
+    ran = program.push(data, arrived)
+    assert ran.code == 64
+    assert str(data) in ran.err
+    program.settings.update(source=str(data), destination=str(arrived))
+    assert program.run("push").code == 78
+
+
+def test_a_destination_that_is_not_there_exits_69_and_is_not_made(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    arrived.rmdir()
+    ran = program.push(data, arrived)
+    assert ran.code == 69
+    (line,) = ran.err.splitlines()
+    assert "not there" in line
+    assert not arrived.exists()
+    assert not (run.path / "md5sum").exists()
+
+
+def test_a_destination_that_is_a_file_is_told(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    arrived.rmdir()
+    arrived.write_text("a file")
+    ran = program.push(data, arrived)
+    assert ran.code in (64, 69)
+    assert len(ran.err.splitlines()) == 1
+    assert arrived.read_text() == "a file"
+
+
+def test_a_directory_of_somebody_else_in_a_files_place_fails_the_run_and_is_kept(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    (there / run.final_summary.name).mkdir(parents=True)
+    (there / run.final_summary.name / "notes").write_text("kept")
+    ran = program.push(data, arrived, "--json")
+    assert ran.code == 1
+    assert run.final_summary.name in errors(ran)[0]
+    assert (there / run.final_summary.name / "notes").read_text() == "kept"
+    assert not (there / "rsync.done").exists()
+    assert coreutils_agree(there)
+
+
+def test_a_run_that_goes_while_it_is_looked_at_is_no_fault(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    SimulatedRun(data, group="zz other", files=1).write_all()
+    program.wrap_rsync(before=f"rm -rf {run.path}")
+    ran = program.push(data, arrived, "--json")
+    assert ran.runs.popitem()[1]["state"] == "done"
+    program.wrap_rsync()
+    program.pushed(data, arrived)

@@ -1,0 +1,170 @@
+"""`ontpush verify`: a run against its roll-up and MinKNOW's own sums."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.lab.minknow import SimulatedRun
+from tests.program import Program, Ran
+
+
+@pytest.fixture
+def sent(program: Program, data: Path, arrived: Path) -> Path:
+    """A done run with MinKNOW's own sums, as it lies at the destination."""
+    run = SimulatedRun(data, files=2, hashes=True)
+    run.write_all()
+    program.pushed(data, arrived)
+    return arrived / run.path.relative_to(data)
+
+
+def bad(ran: Ran) -> list[tuple[str, str]]:
+    """Path and problem of every bad file of the one run that was verified."""
+    (run,) = ran.json["data"]["runs"]
+    return [(each["path"], each["problem"]) for each in run["bad"]]
+
+
+def damage(path: Path) -> None:
+    """Turn a bit, and leave size and time as they were."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_good_run_is_all_well(program: Program, sent: Path) -> None:
+    ran = program.run("verify", "--json", sent)
+    assert (ran.code, ran.err, bad(ran)) == (0, "", [])
+    (facts,) = ran.json["data"]["runs"]
+    assert facts["run"] == str(sent)
+    assert facts["files"] > 8
+    assert "all well" in program.run("verify", sent).out
+
+
+def test_every_kind_of_bad_file_is_named(program: Program, sent: Path) -> None:
+    missing, damaged = sorted(sent.glob("fastq_pass/*"))
+    missing.unlink()
+    damage(damaged)
+    (sent / "pod5_pass" / "extra [1]").write_text("x")
+    ran = program.run("verify", "--json", sent)
+    assert bad(ran) == sorted(
+        [
+            (f"fastq_pass/{missing.name}", "missing"),
+            (f"fastq_pass/{damaged.name}", "md5"),
+            ("pod5_pass/extra [1]", "extra"),
+        ]
+    )
+    assert (ran.code, ran.json["status"]) == (1, "partial")
+    plain = program.run("verify", sent)
+    assert plain.code == 1
+    assert "3 bad" in plain.out
+    for name in (missing.name, damaged.name, "extra [1]"):
+        assert sum(name in line for line in plain.err.splitlines()) == 1
+
+
+def test_a_wrong_size_is_told_as_such_where_sizes_are_known(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    path = next(run.path.glob("pod5_pass/*"))
+    path.write_bytes(path.read_bytes() + b"more")
+    assert bad(program.run("verify", "--json", run.path)) == [(f"pod5_pass/{path.name}", "size")]
+
+
+def test_a_file_that_should_be_empty_is_told_by_its_size(program: Program, sent: Path) -> None:
+    lines = (sent / "md5sum").read_bytes()
+    (sent / "empty").touch()
+    (sent / "md5sum").write_bytes(b"d41d8cd98f00b204e9800998ecf8427e  empty\n" + lines)
+    assert bad(program.run("verify", "--json", sent)) == []
+    (sent / "empty").write_text("no")
+    assert bad(program.run("verify", "--json", sent)) == [("empty", "size")]
+
+
+def test_minknows_own_sums_find_what_was_damaged_before_it_was_hashed(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    run = SimulatedRun(data, files=1, hashes=True)
+    run.write_all()
+    victim = next(run.path.glob("fastq_pass/*"))
+    damage(victim)
+    program.pushed(data, arrived)
+    ran = program.run("verify", "--json", arrived / run.path.relative_to(data))
+    assert bad(ran) == [(f"fastq_pass/{victim.name}", "sha256")]
+    assert ran.code == 1
+
+
+def test_rows_without_a_hash_are_not_judged(program: Program, sent: Path) -> None:
+    (table,) = sent.glob("output_hash_*.csv")
+    assert ",," in table.read_text()
+    assert program.run("verify", sent).code == 0
+
+
+def test_a_run_without_a_roll_up_cannot_be_verified(program: Program, sent: Path) -> None:
+    (sent / "md5sum").unlink()
+    ran = program.run("verify", sent)
+    assert ran.code == 1
+    assert "no roll-up" in ran.err
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b"\n", b"\xff\n", b"0" * 31 + b"  x\n"])
+def test_a_damaged_roll_up_is_told_with_its_line(program: Program, sent: Path, line: bytes) -> None:
+    whole = (sent / "md5sum").read_bytes()
+    (sent / "md5sum").write_bytes(whole + line)
+    ran = program.run("verify", sent)
+    assert ran.code == 1
+    assert f"line {whole.count(bytes([10])) + 1}" in ran.err
+
+
+def test_a_roll_up_that_points_out_of_its_run_reads_nothing_there(
+    program: Program, sent: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("x")
+    with (sent / "md5sum").open("a") as file:
+        file.write(f"9dd4e461268c8034f5c8564e155c67a6  {tmp_path}/secret\n")
+    ran = program.run("verify", "--json", sent)
+    assert ran.code == 1
+    assert bad(ran) == [(f"{tmp_path}/secret", "missing")]
+
+
+def test_a_bad_run_keeps_no_other_from_being_verified(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    runs = [SimulatedRun(data, group=name, files=1) for name in ("one", "three", "two")]
+    for run in runs:
+        run.write_all()
+    program.pushed(data, arrived)
+    one, three, two = (arrived / run.path.relative_to(data) for run in runs)
+    next(one.glob("pod5_pass/*")).unlink()
+    (two / "md5sum").unlink()
+    ran = program.run("verify", "--json", "--jobs", "2", one, two, three)
+    assert ran.code == 1
+    assert [len(run["bad"]) for run in ran.json["data"]["runs"]] == [1, 0]
+    assert [Path(error["run"]) for error in ran.json["errors"]] == [one, two]
+
+
+def test_verify_needs_no_state_and_leaves_none(program: Program, run: SimulatedRun) -> None:
+    run.write_all()
+    program.run("hash", "--no-sidecars", run.path)
+    for path in program.state.iterdir():
+        path.unlink()
+    program.state.rmdir()
+    assert program.run("verify", run.path).code == 0
+    assert not program.state.exists()
+
+
+def test_links_sidecars_and_our_own_files_are_not_extra(program: Program, sent: Path) -> None:
+    (sent / "link").symlink_to("nowhere")
+    (sent / "rsync.verified").write_text("x")
+    path = next(sent.glob("pod5_pass/*"))
+    path.with_name(path.name + ".md5").write_text("x")
+    assert program.run("verify", sent).code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["/nonexistent"]])
+def test_verify_wants_runs(program: Program, words: list[str]) -> None:
+    ran = program.run("verify", *words)
+    assert ran.code == 64
+    assert len(ran.err.splitlines()) == 1
