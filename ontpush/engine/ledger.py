@@ -274,11 +274,15 @@ class Ledger:
             keys,
         )
 
-    def put_back_directory(self, directory: int) -> None:
-        """A directory is gone with all its files."""
-        names = self._database.execute("SELECT name FROM files WHERE directory = ?", (directory,))
-        self.put_back(directory, [name for (name,) in names])
+    def put_back_directory(self, directory: int) -> int:
+        """A directory is gone with all its files; how many there were."""
+        rows = self._database.execute(
+            "SELECT name FROM files WHERE directory = ? AND size IS NOT NULL", (directory,)
+        )
+        names = [name for (name,) in rows]
+        self.put_back(directory, names)
         self.set_token(directory, GONE)
+        return len(names)
 
     def changed(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
         """The next `limit` files to send of which the destination may have another version."""

@@ -154,8 +154,8 @@ class Looker:
         )
 
     def _put_back(self, path: bytes) -> None:
-        self._ledger.put_back_directory(self._ledger.directory(self._run_id, path))
-        self._gone += 1
+        directory = self._ledger.directory(self._run_id, path)
+        self._gone += self._ledger.put_back_directory(directory)
 
     def _put_back_below(self, path: bytes) -> List[bytes]:
         gone = self._known_below(path)

@@ -133,6 +133,8 @@ class Visit:
 
     def _carry(self) -> None:
         self._tried = True
+        # Until the next roll-up has been delivered nobody knows which one lies there.
+        self._update(rollup=None)
         begun = time.monotonic()
         carried = carry(self._tick, self.run)
         before = self.carried
@@ -232,7 +234,6 @@ class Visit:
             self._tick.ledger.distrust_paths(self.run.id, different)
         self._carry()
         self._raise_trouble()
-        self._update(rollup=publish(self._tick, self.run))
         self._publish()
 
     def _has_changed_meanwhile(self) -> bool:

@@ -21,8 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Callable, Iterator
 
 # Loaded before anything is changed: it looks which functions of os are the system's.
 import shutil  # noqa: F401  # isort: skip
@@ -122,7 +121,7 @@ def watch_databases(steps: Steps) -> None:
         assert isinstance(connection, Connection)
         return connection
 
-    sqlite3.connect = connect
+    setattr(sqlite3, "connect", connect)
 
 
 def main() -> int:
