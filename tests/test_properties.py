@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, note, settings
+from hypothesis import HealthCheck, Phase, event, example, given, note, settings
 from hypothesis import strategies as st
 
 from ontpush.engine.rollup import line_for, parse_line
@@ -774,6 +774,14 @@ def scratch() -> Iterator[bytes]:
     sidecars=st.booleans(),
     events=event_lists,
 )
+# Faults that were found here and did not need a crash at a certain step.
+@example(
+    runs=1,
+    settle=0,
+    sidecars=False,
+    events=(*sent, ("delete_folder", 0, b"pod5_pass/barcode01"), ("finish", 0, 0)),
+)
+@example(runs=1, settle=0, sidecars=False, events=(*done, ("rename_run", 0), ("tick",)))
 def test_any_sequence_of_events(
     host_python: str, runs: int, settle: int, sidecars: bool, events: tuple[tuple[Any, ...], ...]
 ) -> None:
