@@ -197,6 +197,36 @@ def test_a_changed_file_of_a_done_run_is_never_beside_a_mark_that_vouches_for_th
     assert not (program.home / "broken").exists()
 
 
+def test_a_done_run_that_is_renamed_is_sent_under_its_new_name(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    there = done_run(program, run, arrived)
+    renamed = run.path.rename(run.path.with_name("another name"))
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", state["files"])
+    assert is_done(arrived / renamed.relative_to(data))
+    assert is_done(renamed)
+    assert is_done(there)
+
+
+def test_a_done_run_that_comes_back_after_it_was_out_of_sight_is_looked_at_whole(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    there = done_run(program, run, arrived)
+    elsewhere = run.path.rename(data.with_name("elsewhere"))
+    program.pushed(data, arrived)
+    file = next(elsewhere.glob("pod5_pass/*"))
+    with file.open("ab") as out:
+        out.write(b"more")
+    elsewhere.rename(run.path)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert (there / "pod5_pass" / file.name).read_bytes() == (
+        run.path / "pod5_pass" / file.name
+    ).read_bytes()
+    assert is_done(there)
+
+
 def test_a_done_mark_that_somebody_removed_is_made_again(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

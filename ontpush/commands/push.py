@@ -141,7 +141,8 @@ def _preview_run(tick: Tick, found: Found) -> RunReport:
         return RunReport(record._replace(state=words.SKIPPED), 0, 0)
     destination = tick.transport.destination.text
     if record.destination != destination:
-        if vouches(read_mark(found.path), md5_of_rollup(found.path), destination):
+        mark, relative = read_mark(found.path), below(found.path, tick.source)
+        if vouches(mark, md5_of_rollup(found.path), relative, destination):
             return RunReport(record._replace(state=words.DONE), 0, 0)
         with ledger.writing():
             ledger.forget_deliveries(record.id)

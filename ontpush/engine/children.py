@@ -79,10 +79,13 @@ class Child:
         self._timer.start()
 
     def __enter__(self) -> "Child":
-        _Signals.held = False
-        if _Signals.waiting is not None:
+        try:
+            _Signals.held = False
+            if _Signals.waiting is not None:
+                _stop(_Signals.waiting)
+        except BaseException:
             self.end()
-            _stop(_Signals.waiting)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

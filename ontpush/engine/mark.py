@@ -6,6 +6,7 @@ import time
 from typing import Dict, List, Mapping, Optional
 
 from ontpush.engine.rollup import md5_and_size
+from ontpush.facts.names import shown
 from ontpush.facts.words import DONE_MARK, ROLLUP
 
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
@@ -54,11 +55,17 @@ def md5_of_rollup(run: bytes) -> Optional[str]:
         return None
 
 
-def vouches(mark: Optional[Dict[str, str]], rollup: Optional[str], destination: str) -> bool:
-    """Whether a mark stands for this roll-up at this destination."""
+def vouches(
+    mark: Optional[Dict[str, str]], rollup: Optional[str], run: bytes, destination: str
+) -> bool:
+    """Whether a mark stands for this roll-up of the run that lies at `run` below this destination.
+
+    A run that was renamed brings its mark along, and nothing of it lies under its new name.
+    """
     return (
         mark is not None
         and rollup is not None
         and mark.get("rollup") == rollup
+        and mark.get("run") == shown(run).strip()
         and mark.get("destination") == destination
     )

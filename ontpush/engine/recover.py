@@ -23,10 +23,10 @@ def recover_listed(tick: Tick, run: RunInHand) -> Optional[str]:
     """
     mark, rollup = read_mark(run.path), md5_of_rollup(run.path)
     destination = tick.transport.destination.text
-    if vouches(mark, rollup, destination):
+    if vouches(mark, rollup, run.relative, destination):
         return rollup if _adopt(tick, run) else None
     if mark and mark.get("destination") == destination:
-        # The mark stands for another roll-up, and that may be the one at the destination.
+        # The mark stands for another roll-up or run, and that may be the one at the destination.
         withdraw_everything(tick, run)
     else:
         _adopt(tick, run)

@@ -50,8 +50,9 @@ class Call:
             raise OutOfReach("rsync is not installed here: install the package rsync") from error
 
     def __enter__(self: "Self") -> "Self":
-        self._child.__enter__()
         self._reader.start()
+        # Last: from here on an interrupt comes through, and only `__exit__` ends the child.
+        self._child.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -108,6 +108,7 @@ def _mark_all_done(place: Workplace, source: Path, destination: Path) -> int:
     for facts in told["data"]["runs"]:
         run = Path(facts["run"])
         vouched = {
+            "run": run.relative_to(source),
             "destination": str(destination),
             "rollup": md5_of_rollup(bytes(run)),
             "files": facts["files"],
