@@ -1,10 +1,11 @@
-"""`ontpush` and `python3 -m ontpush`: the last resort for errors, and a quick `--version`."""
+"""`ontpush` and `python3 -m ontpush`: a quick `--version`, and an end without a traceback."""
 
 import os
 import sys
 from typing import List, Optional
 
 from ontpush import __version__
+from ontpush.output import ended
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -12,21 +13,20 @@ def main(arguments: Optional[List[str]] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
     if arguments == ["--version"]:
-        print(__version__)
-        return 0
-    from ontpush.command_line import run
-    from ontpush.facts.trouble import Interrupted
+        return ended(0, [__version__], [])
+    from ontpush.facts.trouble import Interrupted, Stopped, Trouble, Unexpected
 
     try:
+        from ontpush.command_line import run
+
         return run(arguments)
+    except SystemExit as asked:  # help has been printed
+        return ended(int(asked.code or 0), [], [])
     except Interrupted as interrupt:
-        sys.stderr.write("ontpush: interrupted; the next call goes on from here\n")
-        return interrupt.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        trouble: Trouble = Stopped(interrupt.exit_code)
     except Exception as error:  # noqa: BLE001
-        return _last_resort(error)
+        trouble = Unexpected(error)
+    return ended(trouble.exit_code, [], [f"ontpush: {trouble.message}"])
 
 
 def _open_closed_streams() -> None:
@@ -39,23 +39,6 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
-
-
-def _last_resort(error: Exception) -> int:
-    """A fault that nobody foresaw: one line for the user, the place for whoever mends it."""
-    import traceback
-
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    sys.stderr.write(
-        "ontpush: unexpected {}: {} (in {} line {}); nothing is marked done by a call that"
-        " ends so; please report it\n".format(
-            type(error).__name__,
-            str(error).replace("\n", " ").encode("ascii", "backslashreplace").decode(),
-            os.path.basename(place.filename),
-            place.lineno,
-        )
-    )
-    return 1
 
 
 if __name__ == "__main__":

@@ -4,17 +4,18 @@ import argparse
 import importlib
 import json
 import sys
-from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, NoReturn, Tuple
 
 from ontpush import __version__
 from ontpush.engine.children import catch_signals
 from ontpush.facts.configuration import fault_of
-from ontpush.facts.names import shown
+from ontpush.facts.names import shortened, shown
 from ontpush.facts.options import INTEGER, NUMBER, OPTIONS, SWITCH, Option
-from ontpush.facts.trouble import Trouble, WrongCall
+from ontpush.facts.trouble import Interrupted, Stopped, Trouble, Unexpected, WrongCall
+from ontpush.output import ended
 from ontpush.result import Result
 from ontpush.settings import load_settings
-from ontpush.terminal import Terminal, print_line
+from ontpush.terminal import Terminal
 
 # These say nothing when all is well, unless somebody watches or asks.
 WORKERS = ("push", "hash", "skip", "retry")
@@ -67,12 +68,17 @@ def run(arguments: List[str]) -> int:
         "quiet": True,
         "verbose": False,
     }
-    catch_signals()
     try:
+        catch_signals()
         call.update(parse(arguments))
         return _show(_perform(call), call)
     except Trouble as error:
-        return _show(Result(call["command"], dict, list, [error]), call)
+        trouble = error
+    except Interrupted as interrupt:
+        trouble = Stopped(interrupt.exit_code)
+    except Exception as error:  # noqa: BLE001
+        trouble = Unexpected(error)
+    return _show(Result(call["command"], dict, list, [trouble]), call)
 
 
 def parse(arguments: List[str]) -> Dict[str, Any]:
@@ -182,13 +188,16 @@ def _is_watched(call: Dict[str, Any]) -> bool:
 
 def _show(result: Result, call: Dict[str, Any]) -> int:
     """Print a Result: one object, or lines for people; trouble to standard error."""
-    if call.get("json"):
-        print_line(json.dumps(result.envelope()))
+    lines: List[str] = []
+    if call["json"]:
+        lines = [json.dumps(result.envelope())]
     elif not call["quiet"] and _is_watched(call):
-        for line in result.lines():
-            print_line(line)
+        lines = result.lines()
+    return ended(result.exit_code, lines, _complaints(result))
+
+
+def _complaints(result: Result) -> Iterator[str]:
     for error in result.errors:
         where = f"{shown(error.run)}: " if error.run else ""
         for message in error.message.split("\n"):
-            print_line(f"ontpush: {where}{message}", sys.stderr)
-    return result.exit_code
+            yield shortened(f"ontpush: {where}{message}")

@@ -3,20 +3,13 @@
 import shutil
 import sys
 import time
-from typing import Optional, TextIO
+from typing import Optional
 
 from ontpush.engine.progress import InHand
-from ontpush.facts.names import human_size, human_time, shown
+from ontpush.facts.names import human_size, human_time, shortened, shown
+from ontpush.output import write_lines
 
 _REDRAW_SECONDS = 0.2
-
-
-def print_line(text: str, stream: Optional[TextIO] = None) -> None:
-    """Print a line whatever the locale: what it cannot show goes out as backslash escapes."""
-    stream = stream or sys.stdout
-    stream.flush()
-    stream.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    stream.flush()
 
 
 class Terminal:
@@ -33,7 +26,8 @@ class Terminal:
         """An event of the log."""
         if self._tells:
             self.show(None)
-            print_line(line, self._stream)
+            # The log has it too, and the runs matter more than whoever has stopped listening.
+            self._tells = write_lines(self._stream, [shortened(line)]) is None
 
     def show(self, now: Optional[InHand]) -> None:
         """Draw how far the run in hand has come, or wipe it out."""
@@ -45,8 +39,11 @@ class Terminal:
         self._drawn = now is not None
         width = shutil.get_terminal_size().columns - 1
         text = _line(now)[:width] if now else ""
-        sys.stderr.write("\r" + text.ljust(width) + ("" if now else "\r"))
-        sys.stderr.flush()
+        try:
+            sys.stderr.write("\r" + text.ljust(width) + ("" if now else "\r"))
+            sys.stderr.flush()
+        except OSError:  # the terminal is gone: nobody watches
+            self._draws = False
 
 
 def _line(now: InHand) -> str:

@@ -219,6 +219,51 @@ def test_trouble_has_the_same_form(program: Program, run: SimulatedRun, data: Pa
     check_envelope(ran.json, "push", 1)
 
 
+def test_a_fault_that_nobody_foresaw_is_one_line_and_one_object(program: Program) -> None:
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\n"
+        "def geteuid():\n"
+        "    raise ZeroDivisionError('two\\nlines')\n"
+        "os.geteuid = geteuid\n"
+    )
+    with program.started("status", "--json") as process:
+        out, err = process.communicate()
+    told = json.loads(out)
+    assert check_envelope(told, "status", 1) == {}
+    (error,) = told["errors"]
+    assert error["code"] == "unexpected"
+    assert "ZeroDivisionError: two lines (in " in error["message"]
+    assert err.decode() == f"ontpush: {error['message']}\n"
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["status"], ["--version"]])
+def test_an_output_that_is_lost_is_told_and_no_success(
+    program: Program, arguments: list[str]
+) -> None:
+    program.environment["ONTPUSH_CONFIG"] = program.configured()[1]
+    with open("/dev/full", "wb") as full, program.started(*arguments, stdout=full) as process:
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.splitlines() == [b"ontpush: the output cannot be written: No space left on device"]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("place", ["/dev/full", "closed pipe"])
+def test_the_exit_code_of_trouble_stays_whatever_becomes_of_the_output(
+    program: Program, data: Path, stream: str, place: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    if place == "/dev/full":
+        os.close(writer)
+        writer = os.open(place, os.O_WRONLY)
+    arguments = ["push", *program.configured(), "--json", str(data), str(data.parent / "nowhere")]
+    with program.started(*arguments, **{stream: writer}) as process:
+        os.close(writer)
+        process.communicate()
+    assert process.returncode == 69
+
+
 def test_names_that_are_not_utf_8_are_given_with_surrogate_escapes_by_every_command(
     program: Program, data: Path, arrived: Path
 ) -> None:

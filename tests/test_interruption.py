@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_a_signal_in_the_middle_of_a_transfer_ends_it_in_order(
     assert len(err.splitlines()) == 1
     assert not program.processes()
     check_mended(program, big, arrived, str(arrived))
+
+
+def test_a_signal_is_told_to_programs_too(
+    program: Program, big: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    with program.pushing(data, arrived, *SLOW, "--json") as tick:
+        wait_for(lambda: half_sent(arrived), "nothing is sent")
+        tick.terminate()
+        out, _ = tick.communicate()
+    told = json.loads(out)
+    assert (told["status"], told["exit_code"]) == ("error", 143)
+    assert [error["code"] for error in told["errors"]] == ["interrupted"]
 
 
 def test_a_signal_over_ssh_leaves_nothing_at_either_end(

@@ -4,6 +4,7 @@ import os
 import re
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_LINE = 1000
 _RSYNC_ESCAPE = re.compile(rb"\\#([0-7]{3})")
 
 
@@ -30,6 +31,14 @@ def shown(name: bytes) -> str:
     """`name` for people: one line of printable text, odd bytes as backslash escapes."""
     text = name.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def shortened(line: str) -> str:
+    """A line that a person can read, whatever paths are in it: beginning and end of a long one."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    half = _LONGEST_LINE // 2
+    return f"{line[:half]} [...] {line[-half:]}"
 
 
 def for_json(name: bytes) -> str:

@@ -3,7 +3,13 @@
 A message is one line that says what happened, to which run or file, and what to do.
 """
 
+import errno
+import os
 from typing import List, Optional
+
+from ontpush.facts.names import shown
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Trouble(Exception):
@@ -64,9 +70,65 @@ class BadConfiguration(Trouble):
         self.faults: List[str] = list(faults)
 
 
+class Unexpected(Trouble):
+    """A fault that nobody foresaw: the place is for whoever mends it."""
+
+    code = "unexpected"
+
+    def __init__(self, error: BaseException) -> None:
+        what = str(error).replace("\n", " ")
+        super().__init__(
+            f"unexpected {type(error).__name__}: {what} (in {_place_of(error)}); nothing is marked"
+            " done by a call that ends so; please report it"
+        )
+
+
+def _place_of(error: BaseException) -> str:
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None:
+        return "no place"
+    return f"{os.path.basename(step.tb_frame.f_code.co_filename)} line {step.tb_lineno}"
+
+
+class Stopped(Trouble):
+    """The call was ended by a signal."""
+
+    code = "interrupted"
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("interrupted; the next call goes on from here")
+        self.exit_code = exit_code
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP came in: stop the children, leave everything consistent."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number
+
+
+def run_failed(error: OSError, run: bytes) -> RunFailed:
+    """What the system says of one file of a run, or of the run itself."""
+    where = shown(os.fsencode(error.filename)) if error.filename else "the run"
+    return RunFailed(f"{where}: {error.strerror or error}", run)
+
+
+def unwritable(place: str, error: OSError, advice: str) -> Trouble:
+    """Why a place of our own on this host cannot be used: a full disk passes, the rest does not."""
+    what = f"{place} cannot be written: {error.strerror or error}"
+    if error.errno in _FULL:
+        return TryLater(f"{what}; make room on that disk, the next tick tries again")
+    return BadConfiguration(f"{what}; {advice}")
+
+
+def unwritten(name: bytes, error: OSError, run: bytes) -> RunFailed:
+    """Why one of our own files could not be put into a run."""
+    advice = "let this user write in the run"
+    if error.errno in _FULL:
+        advice = "make room on that disk"
+    elif error.errno == errno.EISDIR:
+        advice = "a directory has that name: move it away"
+    return RunFailed(f"{shown(name)} cannot be written: {error.strerror}; {advice}", run)
