@@ -1,8 +1,9 @@
 """The settings of one call: defaults, then the configuration file, then the flags."""
 
+import contextlib
 import os
 import socket
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 from ontpush.engine.courtesy import be_courteous
 from ontpush.engine.log import EventLog
@@ -31,10 +32,14 @@ def load_settings(config: Optional[str], flags: Mapping[str, Any]) -> Dict[str, 
 
 
 def default_state_dir() -> str:
-    """/var/lib/ontpush for root, the user's state directory otherwise."""
+    """/var/lib/ontpush for root, the user's state directory otherwise. BadConfiguration."""
     if os.geteuid() == 0:
         return "/var/lib/ontpush"
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if home.startswith("~"):
+        raise BadConfiguration(
+            "this user has no home directory for the state: name a directory with --state-dir"
+        )
     return os.path.join(home, "ontpush")
 
 
@@ -66,12 +71,15 @@ def existing_source(settings: Mapping[str, Any]) -> bytes:
 
 
 def transport(settings: Mapping[str, Any]) -> Transport:
-    """How to reach the destination. WrongCall."""
+    """How to reach the destination. WrongCall, or BadConfiguration for what the file says."""
     if not settings["destination"]:
         raise WrongCall("where to? give DEST, or `destination` in the configuration")
-    check_flags(settings["rsync_flags"])
+    with _blamed_on(settings, "rsync_flags"):
+        check_flags(settings["rsync_flags"])
+    with _blamed_on(settings, "destination"):
+        destination = parse_destination(settings["destination"])
     return Transport(
-        parse_destination(settings["destination"]),
+        destination,
         settings["ssh_key"],
         settings["ssh_known_hosts"],
         settings["ssh_port"],
@@ -80,4 +88,17 @@ def transport(settings: Mapping[str, Any]) -> Transport:
         settings["transfer_hours"],
         settings["bwlimit"],
         tuple(settings["rsync_flags"]),
+        WrongCall if "rsync_flags" in settings["by_flag"] else BadConfiguration,
     )
+
+
+@contextlib.contextmanager
+def _blamed_on(settings: Mapping[str, Any], key: str) -> Iterator[None]:
+    """A value that is wrong is a wrong call, unless it stands in the configuration file."""
+    try:
+        yield
+    except WrongCall as error:
+        if key in settings["by_flag"]:
+            raise
+        file = shown(from_argument(settings["config_file"]))
+        raise BadConfiguration(f"{file}: {key}: {error.message}") from error

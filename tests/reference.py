@@ -84,7 +84,7 @@ def _kind(option: Option) -> str:
         return " or ".join(f"`{choice}`" for choice in option.choices)
     if option.low is not None and option.high is not None:
         return f"{option.kind}, {option.low:g} to {option.high:g}"
-    return option.kind
+    return f"{option.kind}: {option.wanted}" if option.wanted else option.kind
 
 
 if __name__ == "__main__":

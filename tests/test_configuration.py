@@ -146,6 +146,56 @@ def test_all_faults_of_a_json_file_are_told_at_once_with_their_lines(
         assert word in said
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("transfer_hours", 1e9),
+        ("stall_hours", 1e9),
+        ("source", "\ud800"),
+        ("exclude", ["\ud800"]),
+        ("instrument", "a\nrollup: 00"),
+        ("instrument", "a\u2028b"),
+        ("bwlimit", "-5"),
+        ("bwlimit", "fast"),
+        ("exclude", ["*.tmp", "tmp/"]),
+        ("exclude", ["/tmp"]),
+        ("exclude", ["./tmp"]),
+        ("exclude", ["a/../tmp"]),
+        ("exclude", ["a//tmp"]),
+    ],
+)
+def test_a_value_that_can_only_be_a_mistake_is_a_fault(
+    program: Program, key: str, value: object
+) -> None:
+    ((line, text),) = faults(push_with(program, json.dumps({key: value})))
+    assert line == 1
+    assert text.startswith(f"{key}: must be ")
+
+
+def test_names_with_dots_may_be_excluded(program: Program, data: Path, arrived: Path) -> None:
+    program.settings["exclude"] = [".*", "..x", "a/.b", "*/...", "x."]
+    assert program.pushed(data, arrived) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rsync_flags", ["--delete"]),
+        ("rsync_flags", ["--no-such-flag"]),
+        ("destination", "host:a b"),
+        ("destination", "rsync://host/module"),
+    ],
+)
+def test_what_rsync_could_not_do_is_a_fault_of_the_file_that_asks_for_it(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, key: str, value: object
+) -> None:
+    run.write_all()
+    ran = push_with(program, json.dumps({**settings_of(program, data, arrived), key: value}))
+    assert ran.code == 78
+    assert len(ran.err.splitlines()) == 1
+    assert not list(arrived.iterdir())
+
+
 def test_an_error_of_the_configuration_is_one_fault_an_entry_in_json(program: Program) -> None:
     program.settings.update(nonsense=1, jobs=0)
     ran = program.run("status", "--json")
@@ -195,10 +245,11 @@ def test_a_byte_order_mark_is_no_fault(program: Program) -> None:
     assert push_with(program, b"\xef\xbb\xbf{}").code == 64
 
 
-@pytest.mark.parametrize("name", ["nonexistent.yml", "."])
+@pytest.mark.parametrize("name", ["nonexistent.yml", ".", "pipe"])
 def test_a_file_that_cannot_be_read_is_a_fault_of_the_configuration(
     program: Program, name: str
 ) -> None:
+    os.mkfifo(program.home / "pipe")
     ran = program.call("status", "--config", program.home / name)
     assert ran.code == 78
     assert "cannot be read" in ran.err
@@ -250,6 +301,21 @@ def test_the_state_of_an_ordinary_user_lies_where_such_things_lie(
     del program.environment["XDG_STATE_HOME"]
     program.pushed(data, arrived)
     assert (program.home / ".local" / "state" / "ontpush").is_dir()
+
+
+def test_a_user_without_a_home_has_to_say_where_the_state_may_lie(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    del program.settings["state_dir"], program.environment["HOME"]
+    # As whoever has no entry in the list of users: to be nobody else than root needs no right.
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\nos.geteuid = os.getuid = lambda: 54321\n"
+    )
+    ran = program.push(data, arrived)
+    assert ran.code == 78
+    assert "--state-dir" in ran.err
+    assert not (program.home / "~").exists()
+    assert program.push(data, arrived, "--state-dir", str(program.state)).code == 0
 
 
 def test_names_that_are_not_ascii_serve_on_a_host_without_a_locale(

@@ -134,6 +134,18 @@ def test_a_flag_that_rsync_does_not_know_is_a_wrong_call(
     assert "--no-such-flag" in ran.err
 
 
+@pytest.mark.parametrize("flag", ["--checksum-choice=none", "--temp-dir=nowhere", "--cc=x"])
+def test_a_flag_that_rsync_cannot_serve_is_a_wrong_call(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, flag: str
+) -> None:
+    run.write_all()
+    ran = program.push(data, arrived, flags=[flag])
+    assert ran.code == 64
+    (line,) = ran.err.splitlines()
+    assert "rsync refuses its flags" in line
+    assert not list(arrived.rglob("rsync.done"))
+
+
 @pytest.mark.parametrize(
     "flags",
     [

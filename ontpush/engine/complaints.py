@@ -4,7 +4,7 @@ import re
 from typing import List, Tuple, Type
 
 from ontpush.engine.transport import Transport
-from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, WrongCall
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater
 
 _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
 _NOISE = re.compile(
@@ -41,11 +41,11 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
     # What the far end said of a full disk is sometimes lost together with the connection.
     silence = "no space left, or a disk that fails, at one end" if code == 11 else "no word why"
     line = complaints[0] if complaints else silence
-    if code == 1:
-        return WrongCall(f"rsync refuses its flags: {line}")
+    if code in (1, 4):
+        return transport.flags_trouble(f"rsync refuses its flags: {line}")
     if code in (10, 30, 35, 255):
         return OutOfReach(f"{place} cannot be reached: {line}")
-    if code in (2, 4, 5, 12, 14, 126, 127):
+    if code in (2, 5, 12, 14, 126, 127) and transport.destination.host is not None:
         return OutOfReach(
             f"{place} refuses rsync: {line}; the key's forced command must be"
             " `rrsync -wo DIRECTORY`, or the account must have rsync"

@@ -6,10 +6,10 @@ The transport asks nobody anything and trusts no host that was not pinned.
 import os
 import re
 import subprocess
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
 from ontpush.facts.names import from_argument, shown
-from ontpush.facts.trouble import OutOfReach, WrongCall
+from ontpush.facts.trouble import OutOfReach, Trouble, WrongCall
 
 OLDEST_RSYNC = (3, 1)
 # Every end since OpenSSH 6.2 has the first, and most processors help with it: it takes two thirds
@@ -54,7 +54,10 @@ def parse_destination(text: str) -> Destination:
 
 
 class Transport(NamedTuple):
-    """How rsync is called: options of the configuration that matter to it."""
+    """How rsync is called: options of the configuration that matter to it.
+
+    Where rsync refuses its flags, it is `flags_trouble`.
+    """
 
     destination: Destination
     ssh_key: Optional[str]
@@ -65,6 +68,7 @@ class Transport(NamedTuple):
     transfer_hours: float
     bwlimit: Optional[str]
     flags: Tuple[str, ...]
+    flags_trouble: Type[Trouble] = WrongCall
 
     def ssh_command(self) -> List[str]:
         """ssh that asks nothing, shares nothing and gives up in time."""

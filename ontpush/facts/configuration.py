@@ -9,6 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.options import BY_KEY, CHOICE, INTEGER, NUMBER, OPTIONS, SWITCH, TEXTS, Option
+from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import BadConfiguration
 
 
@@ -24,7 +25,7 @@ def read_configuration(path: str) -> Dict[str, Any]:
     """The settings in the file at `path`; BadConfiguration names every fault and its line."""
     name = shown(from_argument(path))
     try:
-        with open(path, "rb") as file:
+        with open_regular(from_argument(path), through_links=True) as file:
             text = file.read().decode("utf-8-sig")
     except OSError as error:
         raise BadConfiguration(
@@ -146,15 +147,28 @@ def fault_of(option: Option, value: Any) -> Optional[str]:
     elif option.kind == SWITCH:
         wrong, wanted = not isinstance(value, bool), "true or false"
     elif option.kind == TEXTS:
-        wrong = not (isinstance(value, list) and all(_is_text(item) for item in value))
-        wanted = "a list of texts"
+        wrong, wanted = not _are_texts(value), "a list of texts"
     else:
         wrong, wanted = not _is_text(value), "text, in quotes where it looks like something else"
+    if not wrong and option.pattern:
+        texts, wanted = value if option.kind == TEXTS else [value], option.wanted
+        wrong = not all(option.pattern.match(text) for text in texts)
     return f"must be {wanted}, is {value!r}" if wrong else None
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_text(item) for item in value)
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
+    """Whether this can be a word of a command: JSON can name characters that are none."""
+    if not isinstance(value, str) or value == "" or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number_fault(option: Option, value: Any) -> Optional[str]:

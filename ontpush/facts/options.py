@@ -1,6 +1,7 @@
 """Every option of ontpush, once: the configuration file, the flags and the help come from here."""
 
-from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+import re
+from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Pattern, Tuple
 
 # Kinds of value: what the file must hold, and how a flag is read.
 TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
@@ -16,11 +17,17 @@ TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
 _TICK = frozenset(["push"])
 _SUMS = frozenset(["push", "hash", "verify"])
 _TAKERS = frozenset(["push", "hash"])
+# A part of a path that a search comes by: nothing is called `.`, `..` or nothing at all.
+_PART = r"(?!\.{1,2}(?:/|\Z))[^/]+"
 EVERY = frozenset(["push", "hash", "status", "verify", "check", "skip", "retry"])
 
 
 class Option(NamedTuple):
-    """One key of the configuration and, for the commands in `flag_of`, one flag."""
+    """One key of the configuration and, for the commands in `flag_of`, one flag.
+
+    Numbers lie between `low` and `high`; each text is to match `pattern`, which `wanted` puts in
+    words.
+    """
 
     key: str
     kind: str
@@ -31,6 +38,8 @@ class Option(NamedTuple):
     low: Optional[float] = None
     high: Optional[float] = None
     choices: Tuple[str, ...] = ()
+    pattern: Optional[Pattern[str]] = None
+    wanted: str = ""
 
     @property
     def flag(self) -> str:
@@ -40,10 +49,24 @@ class Option(NamedTuple):
 
 OPTIONS = (
     Option("source", PATH, None, "directory that holds the runs, /data on a sequencer"),
-    Option("destination", TEXT, None, "where runs go: a directory, or USER@HOST:DIRECTORY"),
+    Option("destination", PATH, None, "where runs go: a directory, or USER@HOST:DIRECTORY"),
     Option("rsync_flags", TEXTS, [], "more flags for the rsync that sends"),
-    Option("instrument", TEXT, None, "name of this sequencer; else the host's name"),
-    Option("exclude", TEXTS, [], "names (or, with a slash, paths in a run) to leave out"),
+    Option(
+        "instrument",
+        TEXT,
+        None,
+        "name of this sequencer; else the host's name",
+        pattern=re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z"),
+        wanted="one line",
+    ),
+    Option(
+        "exclude",
+        TEXTS,
+        [],
+        "names (or, with a slash, paths in a run) to leave out",
+        pattern=re.compile(rf"{_PART}(?:/{_PART})*\Z"),
+        wanted="names, or paths in a run as other_reports/*.csv, with no slash at either end",
+    ),
     Option(
         "settle",
         NUMBER,
@@ -55,7 +78,12 @@ OPTIONS = (
         86400,
     ),
     Option(
-        "stall_hours", NUMBER, 24, "an unfinished run unchanged for so long has stalled", low=0.01
+        "stall_hours",
+        NUMBER,
+        24,
+        "an unfinished run unchanged for so long has stalled",
+        low=0.01,
+        high=87600,
     ),
     Option("jobs", INTEGER, 1, "threads that take sums", _SUMS, "N", 1, 64),
     Option(
@@ -81,7 +109,16 @@ OPTIONS = (
         "CLASS",
         choices=("idle", "best-effort", "none"),
     ),
-    Option("bwlimit", TEXT, None, "rsync's limit of bandwidth, as 20m for 20 MiB/s", _TICK, "RATE"),
+    Option(
+        "bwlimit",
+        TEXT,
+        None,
+        "rsync's limit of bandwidth, as 20m for 20 MiB/s",
+        _TICK,
+        "RATE",
+        pattern=re.compile(r"\d+(\.\d+)?([bkmgtp](i?b)?)?\Z", re.ASCII | re.IGNORECASE),
+        wanted="a number with or without k, m or g",
+    ),
     Option("ssh_key", PATH, None, "private key; else what ssh finds"),
     Option("ssh_known_hosts", PATH, None, "file with the cluster's host keys; else what ssh finds"),
     Option("ssh_port", INTEGER, None, "port of sshd on the cluster", low=1, high=65535),
@@ -89,7 +126,9 @@ OPTIONS = (
     Option(
         "io_timeout", INTEGER, 300, "seconds without a byte that end a transfer", low=5, high=86400
     ),
-    Option("transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01),
+    Option(
+        "transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01, high=8760
+    ),
 )
 
 BY_KEY: Mapping[str, Option] = {option.key: option for option in OPTIONS}

@@ -6,9 +6,13 @@ import stat
 from typing import IO
 
 
-def open_regular(path: bytes) -> IO[bytes]:
-    """Open a regular file for reading. OSError also for a link, a pipe, a device, a directory."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: bytes, through_links: bool = False) -> IO[bytes]:
+    """Open a regular file for reading. OSError also for a pipe, a device, a directory.
+
+    And for a link, unless it was the user who named it.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags if through_links else flags | os.O_NOFOLLOW)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "is no regular file", path)
