@@ -108,3 +108,14 @@ def test_a_check_without_places_says_which_are_missing(program: Program) -> None
     ran = program.run("check")
     assert ran.code == 64
     assert "DEST" in ran.err
+
+
+def test_a_state_directory_that_cannot_be_made_is_told_and_the_rest_looked_at(
+    ready: Program,
+) -> None:
+    ready.settings["state_dir"] = "/proc/nowhere"
+    ran = ready.run("check", "--json")
+    assert ran.code == 78
+    assert wrong(ran) == ["state directory", "disk"]
+    assert {"destination", "source", "cron", "clock"} <= set(verdicts(ran))
+    assert "/proc/nowhere" in ran.err

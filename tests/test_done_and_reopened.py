@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -316,6 +317,21 @@ def test_a_stalled_run_goes_on_when_it_goes_on(
     assert state["state"] == "done"
 
 
+@pytest.mark.parametrize("name", [" a place ", "place\t"])
+def test_a_destination_with_space_at_its_ends_is_one_place(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, name: str
+) -> None:
+    run.write_all()
+    (arrived / name).mkdir()
+    program.pushed(data, arrived / name)
+    shutil.rmtree(program.state)
+    (state,) = program.pushed(data, arrived / name).values()
+    assert (state["state"], state["sent_files"]) == ("done", 0)
+    run.late_file("pod5_pass/late.pod5")
+    program.pushed(data, arrived / name, "--settle", "60")
+    assert not (run.path / "rsync.done").exists()
+
+
 # -- skip and retry ---------------------------------------------------------------------
 
 
@@ -331,6 +347,21 @@ def test_a_run_with_rsync_skip_is_left_alone_and_its_first_line_is_the_reason(
     assert program.log() == [Event("SKIP", f"{run.path.relative_to(data)} a failed flow cell")]
     assert snapshot(run.path) == before
     assert {path.name for path in arrived.iterdir()} == {".ontpush"}
+
+
+def test_retry_takes_a_directory_back_that_says_skip(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    (run.path / "rsync.skip").mkdir()
+    assert program.pushed(data, arrived).popitem()[1]["state"] == "skipped"
+    (run.path / "rsync.skip" / "notes").write_text("kept")
+    ran = program.run("retry", run.path)
+    assert ran.code == 1
+    assert "rsync.skip cannot be removed: Directory not empty; move it away" in ran.err
+    (run.path / "rsync.skip" / "notes").unlink()
+    assert program.run("retry", run.path).is_silent
+    assert program.pushed(data, arrived).popitem()[1]["state"] == "done"
 
 
 def test_skip_writes_rsync_skip_and_retry_takes_it_back(

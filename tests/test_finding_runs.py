@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.lab.deep import DEPTH, deep_directory
 from tests.lab.minknow import SimulatedRun
 from tests.program import Program
 
@@ -150,3 +152,16 @@ def test_a_run_of_nothing_but_its_final_summary_gets_done(
     (data / "experiment" / "run" / "final_summary_X.txt").touch()
     (state,) = program.pushed(data, arrived).values()
     assert (state["state"], state["files"], state["bytes"]) == ("done", 1, 0)
+
+
+def test_directories_of_any_depth_are_searched(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    with deep_directory(data / "deep") as bottom:
+        ran = program.push(data, arrived, "-n", "--json")
+        assert (ran.code, len(ran.runs)) == (0, 1)
+        os.mkdir("pod5", dir_fd=bottom)
+        ran = program.push(data, arrived, "-n", "--json")
+        assert ran.code == 0
+        assert "deep" + "/d" * DEPTH in ran.runs

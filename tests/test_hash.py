@@ -161,3 +161,22 @@ def test_hash_wants_runs(program: Program, data: Path, words: list[str]) -> None
     ran = program.run("hash", *(str(data) if word == "DATA" else word for word in words))
     assert ran.code == 64
     assert len(ran.err.splitlines()) == 1
+
+
+def test_a_run_that_goes_meanwhile_is_told_and_the_others_are_hashed(
+    program: Program, data: Path
+) -> None:
+    runs = [SimulatedRun(data, group=name, files=1).write_all() for name in ("one", "two", "three")]
+    (program.modules / "sitecustomize.py").write_text(
+        "import os, shutil\n"
+        "read = os.readv\n"
+        "def readv(*arguments):\n"
+        f"    shutil.rmtree({str(runs[1])!r}, ignore_errors=True)\n"
+        "    return read(*arguments)\n"
+        "os.readv = readv\n"
+    )
+    ran = program.run("hash", "--json", *runs)
+    assert ran.code == 1
+    assert [run["run"] for run in ran.json["data"]["runs"]] == [str(runs[0]), str(runs[2])]
+    assert [error["run"] for error in ran.json["errors"]] == [str(runs[1])]
+    assert coreutils_agree(runs[2])

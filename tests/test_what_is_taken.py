@@ -66,11 +66,101 @@ def test_a_file_from_the_future_or_of_another_age_is_taken(
     assert is_done(arrived / run.path.relative_to(data))
 
 
+@pytest.mark.parametrize("seconds", [-1000.5, -1.2e10])
 def test_a_file_from_before_1970_is_taken(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, seconds: float
+) -> None:
+    run.write_all()
+    os.utime(next(run.path.glob("pod5_pass/*")), (seconds, seconds))
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+
+
+@pytest.mark.parametrize("year", [2300, 2400])
+def test_a_file_of_any_year_stops_nothing_and_a_change_of_it_is_seen(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, year: int
+) -> None:
+    run.write_all()
+    path = next(run.path.glob("pod5_pass/*"))
+    seconds = (year - 1970) * 365 * 86400
+
+    def put_out_of_time() -> None:
+        for each in (path, path.parent):
+            os.utime(each, (seconds, seconds))
+
+    put_out_of_time()
+    assert program.pushed(data, arrived).popitem()[1]["state"] == "done"
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", 0)
+    path.write_bytes(b"x" * path.stat().st_size)
+    seconds += 1
+    put_out_of_time()
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", 1)
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+PLACES_OF_OTHERS = [
+    "final_summary_1.txt",
+    "rsync.done",
+    "rsync.done.ontpush-new",
+    "md5sum",
+    "md5sum.ontpush-new",
+    "pod5_pass/x.pod5.md5",
+]
+
+
+@pytest.mark.parametrize("name", PLACES_OF_OTHERS)
+def test_a_pipe_in_the_place_of_any_file_holds_no_tick_up(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, name: str
+) -> None:
+    run.write_all()
+    run.late_file("pod5_pass/x.pod5")
+    os.mkfifo(run.path / name)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+def test_a_pipe_that_says_skip_holds_no_tick_up(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     run.write_all()
-    os.utime(next(run.path.glob("pod5_pass/*")), (-1000.5, -1000.5))
+    os.mkfifo(run.path / "rsync.skip")
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "skipped"
+    assert program.run("retry", run.path).is_silent
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+
+
+def test_only_a_file_is_a_final_summary(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    (run.path / "final_summary_1.txt").mkdir()
+    (run.path / "final_summary_2.txt").symlink_to("nowhere")
+    os.mkfifo(run.path / "final_summary_3.txt")
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["error"]) == ("waiting", None)
+    run.finish()
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+
+
+@pytest.mark.parametrize("name", ["rsync.done", "md5sum"])
+def test_a_directory_in_the_place_of_our_own_file_is_told_with_what_to_do(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, name: str
+) -> None:
+    run.write_all()
+    (run.path / name).mkdir()
+    ran = program.push(data, arrived)
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert f"{name} cannot be written: Is a directory" in line
+    assert "move it away" in line
+    (run.path / name).rmdir()
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
 

@@ -12,7 +12,7 @@ from ontpush.engine.find import find_runs
 from ontpush.engine.send import Comparing
 from ontpush.engine.transport import Destination, parse_destination, require_rsync
 from ontpush.facts.names import human_size, shown
-from ontpush.facts.trouble import BadConfiguration, OutOfReach, RunFailed, Trouble
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, run_failed, unwritable
 from ontpush.result import Result, table
 from ontpush.settings import existing_source, state_dir, transport
 
@@ -49,6 +49,8 @@ def _look(look: Look, settings: Mapping[str, Any]) -> List[Finding]:
         return list(look(settings))
     except Trouble as error:
         return [Finding(what, WRONG, error.message, error)]
+    except OSError as error:
+        return [_wrong(what, run_failed(error, b"").message)]
 
 
 def _wrong(what: str, text: str) -> Finding:
@@ -150,7 +152,7 @@ def _probe(settings: Mapping[str, Any]) -> Iterator[Finding]:
             raise OutOfReach(f"{destination.text} is not there: is its disk mounted?")
         if not os.access(destination.path, os.W_OK | os.X_OK):
             raise OutOfReach(f"{destination.text} cannot be written by this user")
-    with Comparing(way, state_dir(settings), []) as probe:
+    with Comparing(way, b"/", []) as probe:
         probe.finish()
     yield Finding("destination", OK, f"{destination.text} takes a probe push of nothing")
 
@@ -158,11 +160,10 @@ def _probe(settings: Mapping[str, Any]) -> Iterator[Finding]:
 def _write_access(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """write access."""
     source = existing_source(settings)
-    troubles: List[OSError] = []
+    troubles: List[RunFailed] = []
     runs = list(find_runs(source, troubles.append))
     for error in troubles:
-        path = shown(os.fsencode(error.filename))
-        yield _wrong("source", f"{path}: {error.strerror}: give this user the right to read it")
+        yield _wrong("source", f"{shown(error.run or b'')} {error.message}")
     locked = [run.path for run in runs if not os.access(run.path, os.W_OK | os.X_OK)]
     if locked:
         first = shown(os.path.relpath(locked[0], source))
@@ -181,7 +182,8 @@ def _state(settings: Mapping[str, Any]) -> Iterator[Finding]:
         with open(probe, "wb"):
             os.unlink(probe)
     except OSError as error:
-        raise BadConfiguration(f"{shown(state)} cannot be written: {error.strerror}") from error
+        place = f"the state directory {shown(state)}"
+        raise unwritable(place, error, "name another with --state-dir") from error
     yield Finding("state directory", OK, shown(state))
 
 

@@ -15,7 +15,7 @@ from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
 from ontpush.engine.stock import take_stock, unreadable_paths
 from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble, WrongCall
+from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
 from ontpush.facts.words import LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir
@@ -83,11 +83,7 @@ def _below(settings: Mapping[str, Any], troubles: List[Trouble]) -> Iterator[Fou
     if settings["words"]:
         place.update(source=settings["words"][0], by_flag=frozenset(["source"]))
 
-    def complain(error: OSError) -> None:
-        path = os.fsencode(error.filename)
-        troubles.append(RunFailed(f"cannot be searched: {error.strerror}", path))
-
-    for found in find_runs(existing_source(place), complain):
+    for found in find_runs(existing_source(place), troubles.append):
         if all(entry.name != SKIP_MARK for entry in found.entries):
             yield found
 
@@ -96,9 +92,13 @@ def _hash_each(work: _Work, founds: Iterable[Found], troubles: List[Trouble]) ->
     for found in founds:
         try:
             yield _hash_run(work, found)
+            continue
         except RunFailed as error:
-            work.log.event(LOG_FAIL, found.path, error.message)
-            troubles.append(error)
+            trouble = error
+        except OSError as error:
+            trouble = run_failed(error, found.path)
+        work.log.event(LOG_FAIL, found.path, trouble.message)
+        troubles.append(trouble)
 
 
 def _hash_run(work: _Work, found: Found) -> _Hashed:
@@ -131,10 +131,7 @@ def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
     try:
         write_whole(os.path.join(record.path, ROLLUP), lines())
     except OSError as error:
-        raise RunFailed(
-            f"md5sum cannot be written: {error.strerror}; let this user write in the run",
-            record.path,
-        ) from error
+        raise unwritten(ROLLUP, error, record.path) from error
 
 
 def _facts(hashed: _Hashed) -> Dict[str, Any]:

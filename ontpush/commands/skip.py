@@ -6,7 +6,7 @@ from typing import Any, Callable, Mapping
 from ontpush.engine.find import open_run
 from ontpush.engine.rollup import write_whole
 from ontpush.facts.names import for_json, from_argument, shown
-from ontpush.facts.trouble import RunFailed, WrongCall
+from ontpush.facts.trouble import WrongCall, unwritten
 from ontpush.facts.words import SKIP_MARK
 from ontpush.result import Result
 
@@ -20,7 +20,7 @@ def skip(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     try:
         write_whole(os.path.join(run, SKIP_MARK), [reason + b"\n"])
     except OSError as error:
-        raise RunFailed(f"rsync.skip cannot be written: {error.strerror}", run) from error
+        raise unwritten(SKIP_MARK, error, run) from error
     data = {"run": for_json(run), "reason": for_json(reason)}
     line = f"{shown(run)}: skipped: {shown(reason)}"
     return Result("skip", lambda: data, lambda: [line], [])

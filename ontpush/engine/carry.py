@@ -14,6 +14,7 @@ from ontpush.engine.ledger import LINK, THERE, FileRecord
 from ontpush.engine.publish import withdraw
 from ontpush.engine.send import Comparing, Sending
 from ontpush.engine.tick import RunInHand, Tick
+from ontpush.facts.times import mtime_ns
 
 # As many files as one call of rsync is given: it holds a list of them all, at both ends.
 SLICE_FILES = 25000
@@ -131,8 +132,8 @@ def _is_untouched(run: RunInHand, file: FileRecord) -> bool:
     except OSError:
         return False
     if file.md5 == LINK:
-        return stat.S_ISLNK(found.st_mode) and found.st_mtime_ns == file.mtime_ns
+        return stat.S_ISLNK(found.st_mode) and mtime_ns(found) == file.mtime_ns
     return stat.S_ISREG(found.st_mode) and (
-        (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        (found.st_size, mtime_ns(found), found.st_ctime_ns)
         == (file.size, file.mtime_ns, file.ctime_ns)
     )

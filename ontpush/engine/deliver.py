@@ -11,15 +11,25 @@ from typing import Iterable
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.send import send
 from ontpush.engine.transport import Transport
+from ontpush.facts.names import shown
+from ontpush.facts.trouble import unwritable
 
 
 def deliver(transport: Transport, outbox: bytes, name: bytes, lines: Iterable[bytes]) -> None:
     """Send a file made of `lines` to `name`, relative to the destination. Trouble."""
     path = os.path.join(outbox, name)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, lines)
+        _put(path, lines, outbox)
         # Two roll-ups of one second can have the same size: never ask rsync's quick check.
         send(transport, outbox, name, ["--ignore-times", "--no-implied-dirs"])
     finally:
         shutil.rmtree(outbox, ignore_errors=True)
+
+
+def _put(path: bytes, lines: Iterable[bytes], outbox: bytes) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_whole(path, lines)
+    except OSError as error:
+        advice = "nothing else may lie there, and this user must be able to write it"
+        raise unwritable(shown(outbox), error, advice) from error

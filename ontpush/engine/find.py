@@ -1,13 +1,19 @@
 """Finds the runs below a source directory, each once, by what they hold and not by name."""
 
+import errno
 import os
 from typing import Callable, Iterator, List, NamedTuple
 
-from ontpush.facts.minknow import is_data_folder, is_service_directory, is_summary
+from ontpush.facts.minknow import (
+    is_data_folder,
+    is_final_summary,
+    is_service_directory,
+    is_summary,
+)
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import WrongCall
+from ontpush.facts.trouble import RunFailed, WrongCall
 
-Complain = Callable[[OSError], None]
+Complain = Callable[[RunFailed], None]
 
 
 class Found(NamedTuple):
@@ -20,33 +26,36 @@ class Found(NamedTuple):
 def find_runs(source: bytes, complain: Complain) -> Iterator[Found]:
     """Every run below the absolute `source`, in order of path.
 
-    A directory that cannot be read is told to `complain` and passed over; one that has just
-    gone is passed over in silence, as is a symbolic link.
+    A directory that cannot be read is told to `complain`, its absolute path as the run, and
+    passed over; one that has just gone is passed over in silence, as is a symbolic link.
     """
-    return _below(source, complain, directly_in_source=True)
+    waiting = [source]
+    while waiting:
+        directory = waiting.pop()
+        entries = _listed(directory, complain)
+        if directory != source and is_run(entries):
+            yield Found(directory, entries)
+        else:
+            waiting += sorted(_to_search(entries, directory == source), reverse=True)
 
 
-def _below(directory: bytes, complain: Complain, directly_in_source: bool) -> Iterator[Found]:
+def _listed(directory: bytes, complain: Complain) -> "List[os.DirEntry[bytes]]":
     try:
-        entries = list_directory(directory)
+        return list_directory(directory)
     except FileNotFoundError:
-        return
+        pass
     except OSError as error:
-        complain(error)
-        return
-    if is_run(entries) and not directly_in_source:
-        yield Found(directory, entries)
-        return
-    entries.sort(key=_name)
+        advice = "; give this user the right to read it" if error.errno == errno.EACCES else ""
+        complain(RunFailed(f"cannot be searched for runs: {error.strerror}{advice}", directory))
+    return []
+
+
+def _to_search(entries: "List[os.DirEntry[bytes]]", directly_in_source: bool) -> Iterator[bytes]:
+    """The paths of the directories among `entries` that may hold runs."""
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and not is_service_directory(
-            entry.name, directly_in_source
-        ):
-            yield from _below(entry.path, complain, directly_in_source=False)
-
-
-def _name(entry: "os.DirEntry[bytes]") -> bytes:
-    return entry.name
+        is_service = is_service_directory(entry.name, directly_in_source)
+        if not is_service and entry.is_dir(follow_symlinks=False):
+            yield entry.path
 
 
 def list_directory(directory: bytes) -> "List[os.DirEntry[bytes]]":
@@ -61,6 +70,15 @@ def is_run(entries: "List[os.DirEntry[bytes]]") -> bool:
         (is_data_folder(entry.name) and entry.is_dir(follow_symlinks=False))
         or (is_summary(entry.name) and entry.is_file(follow_symlinks=False))
         for entry in entries
+    )
+
+
+def final_summaries(found: Found) -> List[bytes]:
+    """The names of the run's final summaries, sorted; a link or directory is none."""
+    return sorted(
+        entry.name
+        for entry in found.entries
+        if is_final_summary(entry.name) and entry.is_file(follow_symlinks=False)
     )
 
 

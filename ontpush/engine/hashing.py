@@ -9,6 +9,7 @@ from ontpush.engine.ledger import FileRecord, Ledger
 from ontpush.engine.rollup import read_sidecar, write_sidecar
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import plural, shown
+from ontpush.facts.times import mtime_ns
 from ontpush.facts.trouble import FileFailed
 from ontpush.facts.words import SIDECAR_SUFFIX
 
@@ -78,7 +79,7 @@ def _judge(summed: Summed) -> Tuple[FileRecord, Optional[OSError]]:
     found = summed.stat
     if found is None or not summed.steady:
         return file, summed.problem
-    if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns):
+    if (found.st_size, mtime_ns(found)) != (file.size, file.mtime_ns):
         return file, None
     return file._replace(md5=summed.md5, ctime_ns=found.st_ctime_ns), None
 
@@ -131,6 +132,6 @@ def _ask_sidecar(run: bytes, file: FileRecord) -> FileRecord:
         found = os.lstat(path)
     except OSError:
         return file
-    if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns):
+    if (found.st_size, mtime_ns(found)) != (file.size, file.mtime_ns):
         return file
     return file._replace(md5=read_sidecar(path, found), ctime_ns=found.st_ctime_ns)

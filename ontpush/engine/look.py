@@ -17,6 +17,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import for_json, from_argument
+from ontpush.facts.times import mtime_ns
 from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
 Tokens = Dict[bytes, Optional[bytes]]
@@ -84,7 +85,7 @@ def _entry_token(entry: "os.DirEntry[bytes]") -> bytes:
         found = entry.stat(follow_symlinks=False)
     except OSError:
         return entry.name
-    return b"%s/%d %d" % (entry.name, found.st_size, found.st_mtime_ns)
+    return b"%s/%d %d" % (entry.name, found.st_size, mtime_ns(found))
 
 
 def _directory_token(path: bytes) -> Optional[bytes]:
@@ -94,9 +95,9 @@ def _directory_token(path: bytes) -> Optional[bytes]:
         return GONE if error.errno in (errno.ENOENT, errno.ENOTDIR) else None
     if not stat.S_ISDIR(found.st_mode):
         return GONE
-    if time.time() * 10**9 - found.st_mtime_ns < _COARSEST_TIME_NS:
+    if time.time() * 10**9 - mtime_ns(found) < _COARSEST_TIME_NS:
         return None
-    return struct.pack("<q", found.st_mtime_ns)
+    return struct.pack("<q", mtime_ns(found))
 
 
 def changed_directories(run: bytes, token_of_run: bytes, known: Tokens) -> List[bytes]:
@@ -171,7 +172,7 @@ class Looker:
         full_path = self._run + (b"/" + path[:-1] if path else b"")
         token = _directory_token(full_path) if path else token_of_run
         try:
-            names, below = _names_in(full_path)
+            names, below = names_in(full_path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -228,7 +229,7 @@ class Looker:
                 continue
             size = found.st_size if stat.S_ISREG(found.st_mode) else 0
             self._newest_ns = max(self._newest_ns, self._changed_ns(found))
-            if (size, found.st_mtime_ns) == (file.size, file.mtime_ns):
+            if (size, mtime_ns(found)) == (file.size, file.mtime_ns):
                 continue
             if not self._settled(found):
                 self._unsettled += 1
@@ -236,7 +237,7 @@ class Looker:
                     put_back.append(name)
                 continue
             is_link = stat.S_ISLNK(found.st_mode)
-            taken = (name, size, found.st_mtime_ns, LINK if is_link else None)
+            taken = (name, size, mtime_ns(found), LINK if is_link else None)
             (new if file is _UNKNOWN else changed).append(taken)
             if len(new) == _PAGE:
                 self._take(directory, new, [])
@@ -273,7 +274,7 @@ class Looker:
         A modification time in the future says nothing; then the time of the last change of
         any kind, which nobody can set, stands for it.
         """
-        for when in (found.st_mtime_ns, found.st_ctime_ns):
+        for when in (mtime_ns(found), found.st_ctime_ns):
             if when <= self._now_ns:
                 return when
         return 0
@@ -282,8 +283,8 @@ class Looker:
 _UNKNOWN = Known(b"", None, None)
 
 
-def _names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
-    """Sorted names of what is no directory, and of the directories, in a real directory."""
+def names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
+    """Sorted names of what is no directory, and the directories, in a directory. OSError."""
     if not stat.S_ISDIR(os.lstat(directory).st_mode):
         raise NotADirectoryError(directory)
     os.lstat(directory + b"/.")  # may its files be asked for?

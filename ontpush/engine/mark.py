@@ -33,9 +33,9 @@ def read_mark(run: bytes) -> Optional[Dict[str, str]]:
         return None
     facts = {"date": lines[0].strip() if lines else ""}
     for line in lines[1:]:
-        key, colon, value = line.partition(":")
+        key, colon, value = line.partition(": ")
         if colon:
-            facts.setdefault(key.strip(), value.strip())
+            facts.setdefault(key, value)
     return facts
 
 
@@ -67,6 +67,6 @@ def vouches(
         mark is not None
         and rollup is not None
         and mark.get("rollup") == rollup
-        and mark.get("run") == shown(run).strip()
+        and mark.get("run") == shown(run)
         and mark.get("destination") == destination
     )

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from binascii import hexlify
-from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
+from typing import IO, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ontpush.engine.sums import new_md5
 from ontpush.facts.regular import open_regular
@@ -62,7 +62,7 @@ def write_whole(path: bytes, lines: Iterable[bytes]) -> None:
     """Write a file so that it is seen under its name only when it is whole and on disk."""
     unfinished = path + UNFINISHED_SUFFIX
     try:
-        with open(unfinished, "wb") as file:
+        with _new_file(unfinished) as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -71,6 +71,12 @@ def write_whole(path: bytes, lines: Iterable[bytes]) -> None:
         _remove(unfinished)
         raise
     _sync_directory(os.path.dirname(path))
+
+
+def _new_file(path: bytes) -> IO[bytes]:
+    """Open a file to write that was not there: never one that somebody else put there."""
+    _remove(path)
+    return open(path, "xb")
 
 
 def _remove(unfinished: bytes) -> None:
@@ -93,7 +99,7 @@ def write_sidecar(path: bytes, md5: bytes) -> None:
     """
     unfinished = path + SIDECAR_SUFFIX + UNFINISHED_SUFFIX
     try:
-        with open(unfinished, "wb") as file:
+        with _new_file(unfinished) as file:
             file.write(line_for(os.path.basename(path), md5))
         os.replace(unfinished, path + SIDECAR_SUFFIX)
     except BaseException:
@@ -108,7 +114,7 @@ def read_sidecar(path: bytes, of: os.stat_result) -> Optional[bytes]:
     other too: a file moved in over another keeps its old modification time.
     """
     try:
-        with open(path + SIDECAR_SUFFIX, "rb") as file:
+        with open_regular(path + SIDECAR_SUFFIX) as file:
             sidecar = os.fstat(file.fileno())
             if sidecar.st_mtime_ns <= of.st_mtime_ns or sidecar.st_ctime_ns < of.st_ctime_ns:
                 return None

@@ -10,8 +10,8 @@ from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
 from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
-from ontpush.facts.names import shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.names import below
+from ontpush.facts.trouble import RunFailed, Trouble, run_failed
 from ontpush.facts.words import DONE, LOG_FAIL, LOG_WARN, SKIPPED
 
 
@@ -38,8 +38,10 @@ def go_round(tick: Tick) -> Round:
     tokens = tick.ledger.tokens()
     reachable = True
 
-    def complain(error: OSError) -> None:
-        troubles.append(_unreadable(tick, error))
+    def complain(error: RunFailed) -> None:
+        error.run = below(error.run or b"", tick.source)
+        tick.log.event(LOG_FAIL, error.run, error.message)
+        troubles.append(error)
 
     for found in find_runs(tick.source, complain):
         record = records.pop(found.path, None) or _record_of(tick, found)
@@ -78,20 +80,11 @@ def _visit(
         troubles.append(error)
     except OSError as error:
         if os.path.isdir(found.path):
-            where = shown(os.fsencode(error.filename)) if error.filename else "the run"
-            message = f"{where}: {error.strerror or error}"
-            troubles.append(RunFailed(message, visit.run.relative))
+            troubles.append(run_failed(error, visit.run.relative))
     for trouble in troubles:
         tick.log.event(LOG_FAIL, visit.run.relative, trouble.message)
         visit.note_trouble(trouble)
     return RunReport(visit.record, visit.carried.files, visit.carried.bytes), troubles
-
-
-def _unreadable(tick: Tick, error: OSError) -> Trouble:
-    path = os.path.relpath(os.fsencode(error.filename), tick.source)
-    message = f"cannot be searched for runs: {error.strerror}; give this user the right to read it"
-    tick.log.event(LOG_FAIL, path, message)
-    return RunFailed(message, path)
 
 
 def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:

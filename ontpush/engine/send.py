@@ -3,16 +3,17 @@
 Names go by `--files-from --from0`, so that any name arrives.
 """
 
+import contextlib
 import re
 import tempfile
 import threading
-from typing import Callable, Iterable, List, Optional, Set, Tuple, TypeVar
+from typing import IO, Callable, Iterable, List, Optional, Set, Tuple, TypeVar
 
 from ontpush.engine.children import Child
 from ontpush.engine.complaints import only_vanished, trouble_of, why_not, worth_showing
 from ontpush.engine.transport import Transport, command_line, environment
 from ontpush.facts.names import from_rsync, human_time, shown
-from ontpush.facts.trouble import OutOfReach, RunFailed, TryLater
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, unwritable
 
 _LINE = re.compile(rb"ontpush>(?P<item>.{11}) (?P<size>\d+) (?P<name>.*)\Z", re.DOTALL)
 # A whole pass over a file takes this long at worst while the other end hears nothing.
@@ -32,12 +33,10 @@ class Call:
         self, transport: Transport, root: bytes, names: Iterable[bytes], own_flags: List[str]
     ) -> None:
         self._transport = transport
-        self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        for name in names:
-            # Without the slash rsync takes a name that begins with # or ; for a comment.
-            self._list.write(b"/" + name + b"\0")
-        self._list.seek(0)
+        # Both are closed in __exit__. Without the slash rsync takes a name that begins with # or
+        # ; for a comment.
+        self._list = _temporary(b"/" + name + b"\0" for name in names)
+        self._errors = _temporary([])
         self._reader = threading.Thread(target=self._read, daemon=True)
         # Not Thread.join: broken off by a signal, it may wait for ever the next time.
         self._read_all = threading.Event()
@@ -101,6 +100,30 @@ class Call:
         if code not in (0, 23, 24):
             raise trouble_of(self._transport, code, complaints)
         return code == 0 or only_vanished(complaints), complaints
+
+
+def _temporary(parts: Iterable[bytes]) -> IO[bytes]:
+    """A file without a name that holds `parts`, to be read from its beginning. Trouble."""
+    try:
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            file.writelines(parts)
+            file.seek(0)
+        except OSError:
+            with contextlib.suppress(OSError):  # which it has just told
+                file.close()
+            raise
+    except OSError as error:
+        raise temporary_trouble(error) from error
+    return file
+
+
+def temporary_trouble(error: OSError) -> Trouble:
+    """Why no temporary file can be had. Python names the places itself where none will do."""
+    place = "the directory for temporary files"
+    if tempfile.tempdir:
+        place += f", {tempfile.tempdir},"
+    return unwritable(place, error, "name another with the environment variable TMPDIR")
 
 
 class Sending(Call):

@@ -8,6 +8,7 @@ from typing import List, Optional, Tuple
 from ontpush.engine.find import Found
 from ontpush.engine.ledger import Ledger, RunRecord
 from ontpush.engine.look import Look, Looker, Rules, Tokens, changed_directories, run_token
+from ontpush.facts.times import mtime_ns
 from ontpush.facts.words import DONE, SENDING, STALLED, WAITING
 
 _DAY = 86400
@@ -57,7 +58,7 @@ def _look(
 
 def _when_made(found: Found) -> int:
     """For a run without a file: when its directory was last touched."""
-    return os.lstat(found.path).st_mtime_ns
+    return mtime_ns(os.lstat(found.path))
 
 
 def is_due(record: RunRecord) -> bool:

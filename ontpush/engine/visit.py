@@ -12,7 +12,7 @@ from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
 from ontpush.engine.confirm import confirm
 from ontpush.engine.deliver import deliver
-from ontpush.engine.find import Found, list_directory
+from ontpush.engine.find import Found, final_summaries, list_directory
 from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
@@ -23,9 +23,10 @@ from ontpush.engine.rollup import write_whole
 from ontpush.engine.stock import is_due, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
-from ontpush.facts.minknow import Promised, count_kinds, is_final_summary
+from ontpush.facts.minknow import Promised, count_kinds
 from ontpush.facts.names import below, human_size, human_time, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.regular import open_regular
+from ontpush.facts.trouble import RunFailed, Trouble, unwritten
 
 _ROUNDS = 3
 _NAMED_FILES = 5
@@ -161,13 +162,7 @@ class Visit:
             try:
                 install(self._tick, self.run)
             except OSError as error:
-                raise self._cannot_write(words.ROLLUP, error) from error
-
-    def _cannot_write(self, name: bytes, error: OSError) -> RunFailed:
-        return RunFailed(
-            f"{shown(name)} cannot be written: {error.strerror}; let this user write in the run",
-            self.run.relative,
-        )
+                raise unwritten(words.ROLLUP, error, self.run.relative) from error
 
     def _raise_trouble(self, look: Optional[Look] = None) -> None:
         trouble = self.carried.trouble
@@ -179,10 +174,7 @@ class Visit:
     # -- finishing ----------------------------------------------------------------------
 
     def _is_finished(self, look: Optional[Look]) -> bool:
-        return bool(self._final_summaries()) and not (look and look.unsettled)
-
-    def _final_summaries(self) -> List[bytes]:
-        return sorted(name for name in self._names if is_final_summary(name))
+        return bool(final_summaries(self._found)) and not (look and look.unsettled)
 
     def _finish(self) -> None:
         """Confirm the whole run at the destination, look at every file again, and mark it."""
@@ -201,8 +193,8 @@ class Visit:
 
     def _warn_of_counts(self) -> None:
         promised = Promised()
-        for name in self._final_summaries():
-            with open(os.path.join(self.run.path, name), "rb") as file:
+        for name in final_summaries(self._found):
+            with open_regular(os.path.join(self.run.path, name)) as file:
                 promised.add(file.read(1 << 20).decode("utf-8", "replace"))
         present = count_kinds(self._tick.ledger.names(self.run.id))
         warning = "; ".join(promised.complaints(present)) or None
@@ -260,7 +252,7 @@ class Visit:
         try:
             write_whole(os.path.join(self.run.path, words.DONE_MARK), lines)
         except OSError as error:
-            raise self._cannot_write(words.DONE_MARK, error) from error
+            raise unwritten(words.DONE_MARK, error, self.run.relative) from error
         self._update(done_at=_now())
         self._leave(words.DONE)
         self._log(
@@ -273,7 +265,7 @@ class Visit:
     def _rest_state(self) -> str:
         """What a run is called that has nothing left to send and is not done."""
         idle = time.time() - self.record.changed_ns / 10**9
-        if self._final_summaries() or idle < self._tick.stall_seconds:
+        if final_summaries(self._found) or idle < self._tick.stall_seconds:
             return words.WAITING
         if self.record.state != words.STALLED:
             self._log(
@@ -313,7 +305,7 @@ class Visit:
 def first_line(path: bytes) -> str:
     """The first line of a small text file, for people; empty where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return shown(file.readline(1000).strip())
     except OSError:
         return ""

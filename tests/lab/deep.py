@@ -1,0 +1,29 @@
+"""Directories so deep that a program which goes into them by calling itself is at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+DEPTH = 1200
+
+
+@contextlib.contextmanager
+def deep_directory(top: Path) -> Iterator[int]:
+    """Make `top/d/d/d/…`, DEPTH times `d`, for a while: the lowest one, as a file descriptor."""
+    top.mkdir()
+    bottom = os.open(top, os.O_RDONLY)
+    try:
+        for _ in range(DEPTH):
+            os.mkdir("d", dir_fd=bottom)
+            below = os.open("d", os.O_RDONLY, dir_fd=bottom)
+            os.close(bottom)
+            bottom = below
+        yield bottom
+    finally:
+        os.close(bottom)
+        # Python's own rmtree goes down by calling itself.
+        subprocess.run(["rm", "-rf", top], check=True)
