@@ -249,10 +249,43 @@ def test_the_state_directory_is_made_with_all_that_is_above_it(
     assert (program.home / "a" / "b" / "state" / "lock").exists()
 
 
-def test_a_status_that_finds_the_state_damaged_says_so_and_the_next_works(
-    program: Program, done: Path
+@pytest.mark.parametrize(
+    "deed", [fill_with_garbage, make_another_version, put_another_program_s_there]
+)
+def test_whoever_only_looks_leaves_an_unusable_state_to_the_next_tick(
+    program: Program,
+    run: SimulatedRun,
+    done: Path,
+    data: Path,
+    arrived: Path,
+    deed: Callable[[Program], None],
 ) -> None:
-    fill_with_garbage(program)
-    ran = program.run("status")
-    assert ran.code in (0, 75)
+    deed(program)
+    before = snapshot(program.state)
+    ran = program.run("status", "--json")
+    assert ran.code == 75
+    assert "ledger.sqlite3" in ran.json["errors"][0]["message"]
+    assert program.run("verify", run.path).code == 0
+    assert program.run("retry", run.path).code == 75
+    assert snapshot(program.state) == before
+    program.pushed(data, arrived)
     assert program.run("status").code == 0
+
+
+@pytest.mark.parametrize("deed", [fill_with_garbage, make_another_version, take_a_table_away])
+def test_a_dry_run_with_an_unusable_state_tells_what_a_tick_would_do(
+    program: Program, done: Path, data: Path, arrived: Path, deed: Callable[[Program], None]
+) -> None:
+    deed(program)
+    before = snapshot(program.state), program.log()
+    ran = program.push(data, arrived, "-n", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert next(iter(ran.runs.values()))["state"] == "done"
+    assert (snapshot(program.state), program.log()) == before
+
+
+def test_an_empty_file_is_no_state_yet(program: Program, done: Path) -> None:
+    empty(program)
+    ran = program.run("status", "--json")
+    assert (ran.code, ran.runs) == (0, {})
+    assert database(program).stat().st_size == 0

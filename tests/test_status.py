@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 from pathlib import Path
+
+import pytest
 
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import Program, wait_for
@@ -70,3 +75,53 @@ def test_status_shows_the_run_in_hand_with_its_rate(
         tick.terminate()
         tick.wait()
     assert program.run("status").code == 0
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "[1]",
+        "garbage",
+        '{"pid": 1}',
+        '{"pid": 99999999999999999999}',
+        '{"run": 1, "doing": 2, "files": "a", "files_total": 0, "bytes": 0, "bytes_total": 0,'
+        ' "since": "x"}',
+    ],
+)
+def test_status_believes_no_progress_that_is_none(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, facts: str
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    (program.state / "now.json").write_text(facts)
+    with (program.state / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert program.run("status", "--json").runs.popitem()[1]["state"] == "done"
+
+
+def test_status_shows_no_progress_of_a_tick_that_was_killed(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    name = str(run.path.relative_to(data))
+    facts = {"run": name, "doing": "sending", "files": 0, "files_total": 1, "bytes": 0}
+    # A process of this number runs, and is no tick.
+    (program.state / "now.json").write_text(
+        json.dumps({**facts, "bytes_total": 1, "since": 1.5, "pid": os.getpid()})
+    )
+    assert program.run("status", "--json").runs[name]["state"] == "done"
+    (program.state / "now.json").write_text(json.dumps({**facts, "bytes_total": 1, "since": 1.5}))
+    assert program.run("status", "--json").runs[name]["state"] == "done"
+    with (program.state / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert program.run("status", "--json").runs[name]["state"] == "sending"
+
+
+def test_status_gives_the_source_for_programs_as_it_is(
+    program: Program, tmp_path: Path, arrived: Path
+) -> None:
+    source = tmp_path / os.fsdecode(b"data\xff")
+    SimulatedRun(source, files=1).write_all()
+    program.pushed(source, arrived)
+    assert program.run("status", "--json").runs.popitem()[1]["source"] == str(source)

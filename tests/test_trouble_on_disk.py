@@ -169,6 +169,64 @@ def test_a_full_disk_under_the_state_is_a_passing_fault(
     assert is_done(arrived / run.path.relative_to(data))
 
 
+def test_a_disk_under_the_state_that_fills_up_is_a_passing_fault_of_an_idle_tick_too(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.state.mkdir()
+    disk = SmallDisk(program.state, "1m")
+    try:
+        program.within = disk.within
+        program.pushed(data, arrived)
+        filler = disk.fill()
+        ran = program.push(data, arrived, "--json")
+        assert ran.code == 75
+        assert ran.runs.popitem()[1]["state"] == "done"
+        assert errors(ran) == [
+            f"{program.state}/outbox cannot be written: No space left on device; make room on"
+            " that disk, the next tick tries again"
+        ]
+        filler.unlink()
+        program.pushed(data, arrived)
+    finally:
+        disk.end()
+
+
+def test_something_in_the_place_of_the_outbox_is_told(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.state.mkdir()
+    (program.state / "outbox").write_text("somebody's")
+    ran = program.push(data, arrived)
+    assert ran.code == 78
+    assert f"{program.state}/outbox cannot be written: Not a directory" in ran.err
+    (program.state / "outbox").unlink()
+    program.pushed(data, arrived)
+
+
+@pytest.mark.parametrize("options", [[], ["-n"]])
+def test_a_full_disk_under_the_temporary_files_is_named(
+    program: Program, data: Path, arrived: Path, options: list[str]
+) -> None:
+    run = SimulatedRun(data, files=1)
+    run.write_all()
+    program.pushed(data, arrived)
+    for number in range(600):
+        run.late_file(f"pod5_pass/a name of some length {number}", size=1)
+    disk = SmallDisk(program.temporary, "16k")
+    try:
+        program.within = disk.within
+        ran = program.push(data, arrived, *options)
+    finally:
+        disk.end()
+        program.within = []
+    assert ran.code == 75
+    (line,) = ran.err.splitlines()
+    assert f"temporary files, {program.temporary}, cannot be written: No space left" in line
+    program.pushed(data, arrived)
+
+
 def test_a_full_disk_under_the_log_stops_no_tick(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -256,6 +314,48 @@ def test_an_experiment_that_cannot_be_searched_is_told_and_the_others_go_on(
     (error,) = ran.json["errors"]
     assert error["run"].split("/")[0] == "closed"
     assert [state["state"] for state in ran.runs.values()] == ["done"]
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_dry_run_tells_what_it_cannot_search(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    (data / "closed").mkdir()
+    with mode(data / "closed", 0):
+        ran = program.push(data, arrived, "-n", "--json")
+    assert ran.code == 1
+    assert [error["run"] for error in ran.json["errors"]] == ["closed"]
+    assert ran.runs.popitem()[1]["sent_files"]
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_state_that_this_user_may_not_read_is_told_by_status(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    for path in (program.state, program.state / "ledger.sqlite3"):
+        with mode(path, 0):
+            ran = program.run("status", "--json")
+            assert ran.code == 78
+            assert "Permission denied" in errors(ran)[0]
+    with mode(program.state, 0o555), mode(program.state / "ledger.sqlite3", 0o444):
+        assert program.run("status", "--json").runs.popitem()[1]["state"] == "done"
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_retry_by_a_user_who_may_not_write_the_state_says_that_no_tick_will_help(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    with mode(program.state, 0o555), mode(program.state / "ledger.sqlite3", 0o444):
+        ran = program.run("retry", run.path)
+    assert ran.code == 78
+    assert "may not write" in ran.err
+    assert "next tick" not in ran.err
+    assert (run.path / "rsync.done").exists()
 
 
 @pytest.mark.usefixtures("no_privilege")

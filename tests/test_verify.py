@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.deep import DEPTH, deep_directory
 from tests.lab.minknow import SimulatedRun
 from tests.program import Program, Ran
 
@@ -168,3 +169,34 @@ def test_verify_wants_runs(program: Program, words: list[str]) -> None:
     ran = program.run("verify", *words)
     assert ran.code == 64
     assert len(ran.err.splitlines()) == 1
+
+
+def test_a_roll_up_with_two_sums_for_one_file_is_damaged(program: Program, sent: Path) -> None:
+    whole = (sent / "md5sum").read_bytes()
+    first = whole.splitlines()[0]
+    (sent / "md5sum").write_bytes(first + b"\n" + whole)
+    assert program.run("verify", sent).code == 0
+    (sent / "md5sum").write_bytes(b"0" * 32 + first[32:] + b"\n" + whole)
+    ran = program.run("verify", sent)
+    assert ran.code == 1
+    assert f"two sums for {first[34:].decode()}" in ran.err
+
+
+def test_a_run_of_any_depth_is_verified(program: Program, sent: Path) -> None:
+    with deep_directory(sent / "deep") as bottom:
+        os.close(os.open("x", os.O_CREAT, dir_fd=bottom))
+        ran = program.run("verify", "--json", sent)
+    assert bad(ran) == [("deep/" + "d/" * DEPTH + "x", "extra")]
+
+
+def test_a_state_that_cannot_be_read_only_makes_verify_read_every_file(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    path = next(run.path.glob("pod5_pass/*"))
+    path.write_bytes(path.read_bytes() + b"more")
+    (program.state / "ledger.sqlite3").write_bytes(b"garbage" * 1000)
+    assert bad(program.run("verify", "--json", run.path)) == [(f"pod5_pass/{path.name}", "md5")]
+    assert "every file is read" in program.told("WARN")[0]
+    assert {each.name for each in program.state.iterdir()} == {"ledger.sqlite3", "lock"}

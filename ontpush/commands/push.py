@@ -1,9 +1,10 @@
 """`push`: one tick over all runs below the source, from finding them to marking them done."""
 
+import contextlib
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.hashing import Hashing
@@ -15,12 +16,13 @@ from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.round import Round, RunReport, go_round
+from ontpush.engine.send import temporary_trouble
 from ontpush.engine.stock import take_stock
 from ontpush.engine.tick import Tick
 from ontpush.engine.transport import Destination, require_rsync
 from ontpush.facts import words
 from ontpush.facts.names import below, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import LedgerDamaged, WrongCall
+from ontpush.facts.trouble import LedgerDamaged, RunFailed, Trouble, WrongCall, run_failed
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir, transport
 
@@ -52,14 +54,13 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
         )
 
     if settings["dry_run"]:
-        with tempfile.TemporaryDirectory() as scratch, _copy_of(state, scratch) as ledger:
-            return _result(tick_with(ledger), _preview(tick_with(ledger)))
+        with _copy_of(state) as copy:
+            return _again_if_damaged(lambda: _dry_tick(copy, tick_with), lambda _: None)
     with only_one(state):
-        try:
-            return _tick(state, tick_with)
-        except LedgerDamaged as error:
-            log.event(words.LOG_WARN, b"", error.message)
-            return _tick(state, tick_with)
+        return _again_if_damaged(
+            lambda: _tick(state, tick_with),
+            lambda error: log.event(words.LOG_WARN, b"", error.message),
+        )
 
 
 def _keep_apart(source: bytes, destination: Destination) -> None:
@@ -68,6 +69,15 @@ def _keep_apart(source: bytes, destination: Destination) -> None:
         there = os.path.realpath(from_argument(destination.path))
         if (there + b"/").startswith(source.rstrip(b"/") + b"/"):
             raise WrongCall(f"{destination.text} lies in the source: give another place")
+
+
+def _again_if_damaged(tick: Callable[[], Result], tell: Callable[[Trouble], None]) -> Result:
+    """A tick, begun anew if its ledger is damaged: then that has been set aside."""
+    try:
+        return tick()
+    except LedgerDamaged as error:
+        tell(error)
+        return tick()
 
 
 def _tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
@@ -116,19 +126,46 @@ def _row(tick: Tick, report: RunReport) -> List[str]:
 # -- what a tick would do ---------------------------------------------------------------
 
 
-def _copy_of(state: bytes, scratch: str) -> Ledger:
-    """A copy of the ledger to try things on."""
-    scratch_dir = os.fsencode(scratch)
+@contextlib.contextmanager
+def _copy_of(state: bytes) -> Iterator[bytes]:
+    """A state directory with a copy of the ledger, to try things on. Trouble."""
     path = os.path.join(state, b"ledger.sqlite3")
-    if os.path.exists(path):
-        shutil.copy(path, os.path.join(scratch_dir, b"ledger.sqlite3"))
-    return open_ledger(scratch_dir)
+    try:
+        scratch = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise temporary_trouble(error) from error
+    with scratch as name:
+        copy = os.fsencode(name)
+        if os.path.exists(path):
+            try:
+                shutil.copy(path, copy)
+            except OSError as error:
+                raise temporary_trouble(error) from error
+        yield copy
+
+
+def _dry_tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
+    ledger = open_ledger(state)
+    with ledger, damage_set_aside(ledger):
+        tick = tick_with(ledger)
+        return _result(tick, _preview(tick))
 
 
 def _preview(tick: Tick) -> Round:
     """How each run stands now and how much a tick would send, changing nothing anywhere."""
-    troubles: List[Any] = []
-    reports = [_preview_run(tick, found) for found in find_runs(tick.source, troubles.append)]
+    troubles: List[Trouble] = []
+
+    def complain(error: RunFailed) -> None:
+        error.run = below(error.run or b"", tick.source)
+        troubles.append(error)
+
+    reports: List[RunReport] = []
+    for found in find_runs(tick.source, complain):
+        try:
+            reports.append(_preview_run(tick, found))
+        except OSError as error:
+            if os.path.isdir(found.path):
+                troubles.append(run_failed(error, below(found.path, tick.source)))
     return Round(reports, troubles)
 
 

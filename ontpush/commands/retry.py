@@ -4,7 +4,7 @@ import os
 from typing import Any, Callable, Mapping
 
 from ontpush.engine.find import open_run
-from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger
+from ontpush.engine.ledger import Ledger, existing_ledger, faults_told
 from ontpush.facts.names import for_json, from_argument, shown
 from ontpush.facts.trouble import RunFailed, WrongCall
 from ontpush.facts.words import DONE_MARK, SENDING, SKIP_MARK
@@ -17,10 +17,9 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     if len(settings["words"]) != 1:
         raise WrongCall("give one run")
     run = open_run(from_argument(settings["words"][0])).path
-    state = state_dir(settings)
-    if os.path.isdir(state):
-        ledger = open_ledger(state)
-        with ledger, damage_set_aside(ledger):
+    ledger = existing_ledger(state_dir(settings))
+    if ledger:
+        with ledger, faults_told(ledger):
             _wake(ledger, run)
     taken_back = [name for name in (SKIP_MARK, DONE_MARK) if _remove(run, name)]
     what = " and ".join(shown(name) for name in taken_back) or "nothing to take back"
@@ -37,10 +36,13 @@ def _wake(ledger: Ledger, run: bytes) -> None:
 
 
 def _remove(run: bytes, name: bytes) -> bool:
+    path = os.path.join(run, name)
     try:
-        os.unlink(os.path.join(run, name))
+        (os.rmdir if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise RunFailed(f"{shown(name)} cannot be removed: {error.strerror}", run) from error
+        raise RunFailed(
+            f"{shown(name)} cannot be removed: {error.strerror}; move it away yourself", run
+        ) from error
     return True

@@ -5,10 +5,10 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ontpush.engine.heartbeat import run_facts
-from ontpush.engine.ledger import RunRecord, damage_set_aside, open_ledger
+from ontpush.engine.ledger import RunRecord, existing_ledger, faults_told
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand, in_hand
-from ontpush.facts.names import human_size, human_time, shown
+from ontpush.facts.names import for_json, human_size, human_time, shown
 from ontpush.facts.words import SENDING, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
 from ontpush.settings import state_dir
@@ -18,9 +18,9 @@ def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     """Every run that the ledger knows; reads no run, writes nothing."""
     state = state_dir(settings)
     records: List[RunRecord] = []
-    if os.path.exists(os.path.join(state, b"ledger.sqlite3")):
-        ledger = open_ledger(state)
-        with ledger, damage_set_aside(ledger):
+    ledger = existing_ledger(state)
+    if ledger:
+        with ledger, faults_told(ledger):
             records = [_as_it_stands(record) for record in ledger.runs()]
     now = in_hand(state)
     runs = [_facts(record, now) for record in records]
@@ -38,7 +38,7 @@ def _as_it_stands(record: RunRecord) -> RunRecord:
 
 def _facts(record: RunRecord, now: Optional[InHand]) -> Dict[str, Any]:
     source = record.source or b"/"
-    facts = dict(run_facts(record, source), source=shown(source), done_at=None)
+    facts = dict(run_facts(record, source), source=for_json(source), done_at=None)
     if record.done_at:
         facts["done_at"] = date_text(record.done_at)
     if now and facts["run"] == now.run:

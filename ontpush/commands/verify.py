@@ -1,22 +1,20 @@
 """`verify`: checks runs against their roll-ups, on the sequencer or on the cluster."""
 
-import os
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import open_run
-from ontpush.engine.inspect import Inspection, inspect_run
-from ontpush.engine.ledger import damage_set_aside, open_ledger
+from ontpush.engine.inspect import Inspection, Remembered, inspect_run
+from ontpush.engine.ledger import existing_ledger, faults_told
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import exclusion
 from ontpush.engine.progress import InHand, Progress
 from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble, WrongCall
-from ontpush.facts.words import LOG_FAIL
+from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed
+from ontpush.facts.words import LOG_FAIL, LOG_WARN
 from ontpush.result import Result
 from ontpush.settings import courteous, state_dir
 
 Show = Callable[[Optional[InHand]], None]
-Sizes = Callable[[bytes, bytes], Optional[int]]
 
 
 def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None]) -> Result:
@@ -31,9 +29,12 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
     troubles: List[Trouble] = []
     for run in found:
         try:
-            inspection = _inspect(settings, run, show)
+            inspection = _inspect(settings, run, show, log)
         except RunFailed as error:
             troubles.append(error)
+            continue
+        except OSError as error:
+            troubles.append(run_failed(error, run))
             continue
         runs.append(_facts(run, inspection))
         lines.append(_line(run, inspection))
@@ -43,7 +44,7 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
     return Result("verify", lambda: {"runs": runs}, lambda: lines, troubles)
 
 
-def _inspect(settings: Mapping[str, Any], run: bytes, show: Show) -> Inspection:
+def _inspect(settings: Mapping[str, Any], run: bytes, show: Show, log: EventLog) -> Inspection:
     progress = Progress(None, show)
     progress.begin(run, "verifying", 0, 0)
     try:
@@ -51,22 +52,24 @@ def _inspect(settings: Mapping[str, Any], run: bytes, show: Show) -> Inspection:
             run,
             settings["jobs"],
             exclusion(settings["exclude"]),
-            _known_sizes(state_dir(settings), run),
+            _known_sizes(settings, run, log),
             progress.advance,
         )
     finally:
         progress.end()
 
 
-def _known_sizes(state: bytes, run: bytes) -> Sizes:
-    """The size that the ledger, where there is one, remembers of a file with this sum."""
-    sizes: Dict[Tuple[bytes, bytes], int] = {}
-    if os.path.exists(os.path.join(state, b"ledger.sqlite3")):
-        ledger = open_ledger(state)
-        with ledger, damage_set_aside(ledger):
-            record = ledger.run(run)
-            sizes = ledger.sizes(record.id) if record else {}
-    return lambda path, md5: sizes.get((path, md5))
+def _known_sizes(settings: Mapping[str, Any], run: bytes, log: EventLog) -> Iterator[Remembered]:
+    """What the ledger, where there is one, remembers of the run's files: that only saves time."""
+    try:
+        ledger = existing_ledger(state_dir(settings))
+        if ledger:
+            with ledger, faults_told(ledger):
+                record = ledger.run(run)
+                if record:
+                    yield from ledger.sizes(record.id)
+    except Trouble as error:
+        log.event(LOG_WARN, run, f"every file is read: {error.message}")
 
 
 def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:

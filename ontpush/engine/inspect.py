@@ -1,18 +1,20 @@
 """Checks a run, wherever it lies, against its roll-up and MinKNOW's own sums, cheapest first.
 
-Missing and extra files come out of one walk, sizes of what the ledger remembers, and only
-what is left is read: once, for both kinds of sum.
+Sizes are held against what the ledger remembers, missing and extra files come out of one walk,
+and only what is left is read: once, for both kinds of sum.
 """
 
+import contextlib
 import csv
 import io
 import os
 import re
-from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
+import stat
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
-from ontpush.engine.look import is_ours
+from ontpush.engine.look import is_ours, names_in
 from ontpush.engine.mark import md5_of_rollup
-from ontpush.engine.rollup import BadLine, Listed, read_rollup
+from ontpush.engine.rollup import BadLine, read_rollup
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
@@ -21,6 +23,10 @@ from ontpush.facts.words import ROLLUP
 
 _RSYNC_TEMPORARY = re.compile(rb"(.*/)?\.([^/]+)\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
+
+
+# Path, MD5 and size in bytes of a file as it was hashed here.
+Remembered = Tuple[bytes, bytes, int]
 
 
 class Bad(NamedTuple):
@@ -42,54 +48,52 @@ class Inspection(NamedTuple):
     rollup: str
 
 
+# What a file of the roll-up has to be: 16 bytes of MD5, then, where MinKNOW gave it, the SHA-256.
+# Nothing stands for a file that the walk has come by.
+_Sums = Dict[bytes, bytes]
+_MD5_BYTES = 16
+_SEEN = b""
+
+
 class _Expected(NamedTuple):
     path: bytes
-    md5: bytes
-    sha256: Optional[bytes]
+    sums: bytes
 
 
 def inspect_run(
     run: bytes,
     jobs: int,
     excluded: Callable[[bytes], bool],
-    sizes: Callable[[bytes, bytes], Optional[int]],
+    remembered: Iterable[Remembered],
     on_file: Callable[[int, int], None],
 ) -> Inspection:
-    """Check the run at `run`; `sizes(path, md5)` gives the size of a file where it is known.
+    """Check the run at `run`; `remembered` tells sizes that are known.
 
     RunFailed where there is no roll-up to check against, it is no roll-up, or it has changed
-    meanwhile.
+    meanwhile. OSError where a directory cannot be read.
     """
     rollup = md5_of_rollup(run)
-    listed = _listed(run)
-    present = _files_of(run, excluded)
-    sha256s = _minknow_sums(run)
+    sums = _listed(run)
+    with_sha256 = _add_minknow_sums(run, sums)
+    walk = _Walk(run, excluded, sums, _of_other_size(run, sums, remembered))
     bad: List[Bad] = []
-    to_read: List[Task] = []
-    for path, sums, size in _side_by_side(listed, present):
-        if sums is None:
-            bad.append(Bad(path, "extra"))
-        elif size is None:
-            bad.append(Bad(path, "missing"))
-        else:
-            known = 0 if sums == EMPTY_MD5 else sizes(path, sums)
-            if known is not None and known != size:
-                bad.append(Bad(path, "size"))
-            else:
-                expected = _Expected(path, sums, sha256s.get(path))
-                to_read.append(Task(expected, os.path.join(run, path), size))
-    for batch in take_sums(to_read, jobs, with_sha256=bool(sha256s)):
+    for batch in take_sums(walk.tasks(), jobs, with_sha256):
         for summed in batch:
             bad += _judge(summed)
         on_file(len(batch), sum(each.stat.st_size for each in batch if each.stat))
     if rollup is None or md5_of_rollup(run) != rollup:
         raise RunFailed("md5sum changed while the run was verified: verify it again", run)
-    return Inspection(len(to_read), sum(task.size for task in to_read), sorted(bad), rollup)
+    bad += walk.bad
+    bad += [Bad(path, "missing") for path, expected in sums.items() if expected != _SEEN]
+    return Inspection(walk.files, walk.bytes, sorted(bad), rollup)
 
 
-def _listed(run: bytes) -> List[Listed]:
+def _listed(run: bytes) -> _Sums:
+    sums: _Sums = {}
     try:
-        return sorted(read_rollup(os.path.join(run, ROLLUP)))
+        for path, md5 in read_rollup(os.path.join(run, ROLLUP)):
+            if sums.setdefault(path, md5) != md5:
+                raise RunFailed(f"md5sum is damaged: two sums for {shown(path)}", run)
     except FileNotFoundError as error:
         raise RunFailed(
             "there is no roll-up (md5sum) to verify against: has it been hashed?", run
@@ -98,78 +102,111 @@ def _listed(run: bytes) -> List[Listed]:
         raise RunFailed(f"md5sum cannot be read: {error.strerror}", run) from error
     except BadLine as error:
         raise RunFailed(f"md5sum is damaged: {error}", run) from error
+    return sums
 
 
-def _files_of(run: bytes, excluded: Callable[[bytes], bool]) -> List[Tuple[bytes, int]]:
-    """Path and size of every regular file that a roll-up covers, sorted."""
-    found: List[Tuple[bytes, int]] = []
-
-    def fail(error: OSError) -> None:
-        where = shown(os.path.relpath(os.fsencode(error.filename), run))
-        raise RunFailed(f"{where}: {error.strerror}", run) from error
-
-    for directory, directories, names in os.walk(run, onerror=fail):
-        prefix = b"" if directory == run else os.path.relpath(directory, run) + b"/"
-        directories[:] = [name for name in directories if not excluded(prefix + name)]
-        names.sort()
-        for name in names:
-            path = os.path.join(directory, name)
-            if (
-                not is_ours(prefix, name, names)
-                and not excluded(prefix + name)
-                and os.path.isfile(path)
-                and not os.path.islink(path)
-            ):
-                found.append((prefix + name, os.path.getsize(path)))
-    found.sort()
-    return found
+def _of_other_size(run: bytes, sums: _Sums, remembered: Iterable[Remembered]) -> Set[bytes]:
+    """The files that had their sum, but not their size, when the ledger saw them last."""
+    other: Set[bytes] = set()
+    for path, md5, size in remembered:
+        if sums.get(path, _SEEN)[:_MD5_BYTES] == md5:
+            with contextlib.suppress(OSError):  # the walk finds what is wrong
+                if os.lstat(os.path.join(run, path)).st_size != size:
+                    other.add(path)
+    return other
 
 
-def _side_by_side(
-    listed: List[Listed], present: List[Tuple[bytes, int]]
-) -> Iterator[Tuple[bytes, Optional[bytes], Optional[int]]]:
-    """Each path with its listed MD5, or None, and its size, or None if it is not there."""
-    sums = dict(listed)
-    names = frozenset(sums)
-    for path, size in present:
-        if path in names or not _is_broken_off(path, names):
-            yield path, sums.pop(path, None), size
-    for path, md5 in sums.items():
-        yield path, md5, None
+class _Walk:
+    """One walk through a run, file by file as they are to be read: a run may have very many."""
+
+    def __init__(
+        self, run: bytes, excluded: Callable[[bytes], bool], sums: _Sums, of_other_size: Set[bytes]
+    ) -> None:
+        self._run = run
+        self._excluded = excluded
+        self._sums = sums
+        self._of_other_size = of_other_size
+        self.bad: List[Bad] = []
+        self.files = 0
+        self.bytes = 0
+
+    def tasks(self) -> Iterator[Task]:
+        """What is left to be read; what is bad at first sight goes to `bad`. OSError."""
+        waiting = [b""]
+        while waiting:
+            directory = waiting.pop()
+            names, below = names_in(os.path.join(self._run, directory))
+            for name in names:
+                path = directory + name
+                if not is_ours(directory, name, names) and not self._excluded(path):
+                    yield from self._task(path)
+            waiting += [
+                directory + name + b"/" for name in below if not self._excluded(directory + name)
+            ]
+
+    def _task(self, path: bytes) -> Iterator[Task]:
+        full_path = os.path.join(self._run, path)
+        try:
+            found = os.lstat(full_path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            return
+        expected = self._sums.get(path)
+        if expected is None:
+            if not _is_broken_off(path, self._sums):
+                self.bad.append(Bad(path, "extra"))
+            return
+        self._sums[path] = _SEEN
+        if path in self._of_other_size or (found.st_size and expected[:_MD5_BYTES] == EMPTY_MD5):
+            self.bad.append(Bad(path, "size"))
+            return
+        self.files += 1
+        self.bytes += found.st_size
+        yield Task(_Expected(path, expected), full_path, found.st_size)
 
 
-def _is_broken_off(path: bytes, names: FrozenSet[bytes]) -> bool:
+def _is_broken_off(path: bytes, sums: _Sums) -> bool:
     """Whether this is what rsync had of a listed file when the power failed: never used again."""
     found = _RSYNC_TEMPORARY.match(path)
-    return found is not None and (found.group(1) or b"") + found.group(2) in names
+    return found is not None and (found.group(1) or b"") + found.group(2) in sums
 
 
-def _minknow_sums(run: bytes) -> Dict[bytes, bytes]:
-    """The SHA-256 sums in `output_hash_*.csv`, by path; MinKNOW leaves some out, as of pod5."""
-    sums: Dict[bytes, bytes] = {}
+def _add_minknow_sums(run: bytes, sums: _Sums) -> bool:
+    """Add the SHA-256 sums in `output_hash_*.csv`; MinKNOW leaves some out, as of pod5."""
+    added = False
     for name in sorted(os.listdir(run)):
         if not (name.startswith(b"output_hash_") and name.endswith(b".csv")):
             continue
         path = os.path.join(run, name)
         try:
-            with open_regular(path) as raw, io.TextIOWrapper(
-                raw, newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                for row in csv.DictReader(file):
-                    where, sum_text = row.get("file_path") or "", row.get("file_hash") or ""
-                    if where and sum_text:
-                        key = where.encode("utf-8", "surrogateescape")
-                        sums[os.path.normpath(key)] = bytes.fromhex(sum_text.strip())
+            for where, sha256 in _rows(path):
+                if where in sums:
+                    sums[where] = sums[where][:_MD5_BYTES] + sha256
+                    added = True
         except (OSError, ValueError, csv.Error) as error:
-            raise RunFailed(f"{shown(name)} cannot be used: {error}", run) from error
-    return sums
+            why = getattr(error, "strerror", None) or error
+            raise RunFailed(f"{shown(name)} cannot be used: {why}", run) from error
+    return added
+
+
+def _rows(path: bytes) -> Iterator[Tuple[bytes, bytes]]:
+    """Path and SHA-256 of each line that has both. OSError, ValueError, csv.Error."""
+    with open_regular(path) as raw, io.TextIOWrapper(
+        raw, newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        for row in csv.DictReader(file):
+            where, sum_text = row.get("file_path") or "", row.get("file_hash") or ""
+            if where and sum_text:
+                key = where.encode("utf-8", "surrogateescape")
+                yield os.path.normpath(key), bytes.fromhex(sum_text.strip())
 
 
 def _judge(summed: Summed) -> Iterator[Bad]:
-    expected: _Expected = summed.key
+    path, sums = summed.key
     if isinstance(summed.problem, FileNotFoundError):
-        yield Bad(expected.path, "missing")
-    elif summed.problem is not None or summed.md5 != expected.md5:
-        yield Bad(expected.path, "md5")
-    elif expected.sha256 is not None and summed.sha256 != expected.sha256:
-        yield Bad(expected.path, "sha256")
+        yield Bad(path, "missing")
+    elif summed.problem is not None or summed.md5 != sums[:_MD5_BYTES]:
+        yield Bad(path, "md5")
+    elif summed.sha256 != sums[_MD5_BYTES:] and len(sums) > _MD5_BYTES:
+        yield Bad(path, "sha256")

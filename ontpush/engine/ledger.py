@@ -7,12 +7,12 @@ their roll-ups and their done marks. It must work on SQLite 3.22, which a Mk1C h
 import contextlib
 import os
 import sqlite3
-import sys
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.rollup import Listed
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, TryLater
+from ontpush.facts.regular import open_regular
+from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, Trouble, TryLater
 from ontpush.facts.words import NEW
 
 SCHEMA_VERSION = 1
@@ -129,13 +129,14 @@ class Totals(NamedTuple):
 class Ledger:
     """The open database; use as a context manager. Writes come in `with ledger.writing():`."""
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, made_if_need_be: bool) -> None:
         self.path = path
+        # An address, because Python 3.6 takes no bytes for a path.
+        address = "file:" + "".join(f"%{byte:02x}" for byte in path)
+        address += "?mode=rwc" if made_if_need_be else "?mode=rw"
         try:
-            # Python 3.6 takes no bytes here, and makes UTF-8 of every text.
-            name = path if sys.version_info >= (3, 7) else path.decode()
-            self._database = sqlite3.connect(name, timeout=60, isolation_level=None)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+            self._database = sqlite3.connect(address, timeout=60, isolation_level=None, uri=True)
+        except sqlite3.Error as error:
             raise BadConfiguration(
                 f"{shown(path)}: cannot be opened: {error}; is the directory there and writable?"
             ) from error
@@ -359,15 +360,15 @@ class Ledger:
             ((path[path.rfind(b"/") + 1 :], run, path[: path.rfind(b"/") + 1]) for path in paths),
         )
 
-    def sizes(self, run: int) -> Dict[Tuple[bytes, bytes], int]:
-        """The size in bytes of each file of a run, by path and MD5."""
+    def sizes(self, run: int) -> Iterator[Tuple[bytes, bytes, int]]:
+        """Path, MD5 and size in bytes of each file of a run that has a sum."""
         rows = self._database.execute(
             "SELECT d.path, f.name, f.md5, f.size FROM directories d"
             " JOIN files f ON f.directory = d.id"
             " WHERE d.run = ? AND f.size IS NOT NULL AND f.md5 IS NOT NULL",
             (run,),
         )
-        return {(path + name, md5): size for path, name, md5, size in rows}
+        return ((path + name, md5, size) for path, name, md5, size in rows)
 
     def names(self, run: int) -> Iterator[bytes]:
         """The name, without its directory, of every file and link of a run."""
@@ -500,35 +501,75 @@ class Ledger:
 def open_ledger(state_dir: bytes) -> Ledger:
     """The ledger in `state_dir`, new where there is none, one of this version or a new one.
 
-    LedgerDamaged says that it was unreadable and has been set aside: open again.
+    For whoever holds the lock of the state directory. LedgerDamaged says that it was unreadable
+    and has been set aside: open again.
     """
-    ledger = Ledger(os.path.join(state_dir, b"ledger.sqlite3"))
-    try:
-        with damage_set_aside(ledger):
-            is_usable = _is_of_this_version(ledger)
-    except BaseException:
-        ledger.__exit__()
-        raise
-    if is_usable:
+    ledger = Ledger(_path_in(state_dir), made_if_need_be=True)
+    with _closed_on_trouble(ledger), damage_set_aside(ledger):
+        version = _version(ledger)
+        if version is None:
+            _make_tables(ledger)
+    if version in (None, SCHEMA_VERSION):
         return ledger
     set_aside(ledger)
     return open_ledger(state_dir)
 
 
-def _is_of_this_version(ledger: Ledger) -> bool:
-    """Whether the tables are there, made now if the file is new."""
+def existing_ledger(state_dir: bytes) -> Optional[Ledger]:
+    """The ledger in `state_dir` as it is, for anybody; None where there is none yet.
+
+    BadConfiguration where this user may not read it, TryLater where it cannot be read at all.
+    """
+    path = _path_in(state_dir)
+    try:
+        open_regular(path, through_links=True).close()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadConfiguration(
+            f"{shown(path)} cannot be read: {error.strerror}; call as the user of the ticks, or"
+            " name another state directory with --state-dir"
+        ) from error
+    ledger = Ledger(path, made_if_need_be=False)
+    with _closed_on_trouble(ledger), faults_told(ledger):
+        version = _version(ledger)
+        if version not in (None, SCHEMA_VERSION):
+            raise _unusable(ledger, "is of another version of ontpush")
+    if version is not None:
+        return ledger
+    ledger.__exit__()
+    return None
+
+
+def _path_in(state_dir: bytes) -> bytes:
+    return os.path.join(state_dir, b"ledger.sqlite3")
+
+
+@contextlib.contextmanager
+def _closed_on_trouble(ledger: Ledger) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        ledger.__exit__()
+        raise
+
+
+def _version(ledger: Ledger) -> Optional[int]:
+    """The version of the tables, None where there are none yet."""
     database = ledger._database
-    version = database.execute("PRAGMA user_version").fetchone()[0]
+    version = int(database.execute("PRAGMA user_version").fetchone()[0])
     if version == SCHEMA_VERSION:
         database.execute("SELECT count(*) FROM runs").fetchone()
-        return True
-    if version or database.execute("SELECT 1 FROM sqlite_master").fetchone():
-        return False
+    elif not version and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+        return None
+    return version
+
+
+def _make_tables(ledger: Ledger) -> None:
     with ledger.writing():
         for statement in _SCHEMA.split(";\n"):
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
-    return True
+            ledger._database.execute(statement)
+        ledger._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
 
 
 def set_aside(ledger: Ledger) -> bytes:
@@ -544,20 +585,40 @@ def set_aside(ledger: Ledger) -> bytes:
 
 @contextlib.contextmanager
 def damage_set_aside(ledger: Ledger) -> Iterator[None]:
-    """Turn faults of the database into Trouble; set a damaged one aside."""
+    """Turn faults of the database into Trouble; set a damaged one aside.
+
+    For whoever holds the lock of the state directory.
+    """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if _is_damage(error):
-            raise _damaged(ledger, error) from error
-        raise TryLater(f"{shown(ledger.path)}: {error}; the next tick tries again") from error
     except sqlite3.DatabaseError as error:
-        raise _damaged(ledger, error) from error
+        raise _passing(ledger, error) or _damaged(ledger, error) from error
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    words = str(error)
-    return "malformed" in words or "no such table" in words or "no such column" in words
+@contextlib.contextmanager
+def faults_told(ledger: Ledger) -> Iterator[None]:
+    """Turn faults of the database into Trouble; leave a damaged one to the next tick."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _passing(ledger, error) or _unusable(ledger, str(error)) from error
+
+
+def _passing(ledger: Ledger, error: sqlite3.DatabaseError) -> Optional[Trouble]:
+    """Why the database cannot be used, if not because it is damaged."""
+    said = str(error)
+    if "readonly" in said:
+        return BadConfiguration(
+            f"{shown(ledger.path)}: this user may not write it; call as the user of the ticks"
+        )
+    damage = ("malformed", "no such table", "no such column")
+    if not isinstance(error, sqlite3.OperationalError) or any(word in said for word in damage):
+        return None
+    return TryLater(f"{shown(ledger.path)}: {said}; the next tick tries again")
+
+
+def _unusable(ledger: Ledger, why: str) -> TryLater:
+    return TryLater(f"{shown(ledger.path)}: {why}; the next tick makes it anew")
 
 
 def _damaged(ledger: Ledger, error: sqlite3.Error) -> LedgerDamaged:

@@ -6,7 +6,7 @@ import os
 from typing import Iterator
 
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import BadConfiguration, TryLater
+from ontpush.facts.trouble import TryLater, unwritable
 
 
 @contextlib.contextmanager
@@ -17,10 +17,8 @@ def only_one(state_dir: bytes) -> Iterator[None]:
         os.makedirs(state_dir, mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise BadConfiguration(
-            f"the state directory {shown(state_dir)} cannot be written: {error.strerror};"
-            " name another with --state-dir"
-        ) from error
+        place = f"the state directory {shown(state_dir)}"
+        raise unwritable(place, error, "name another with --state-dir") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,3 +29,19 @@ def only_one(state_dir: bytes) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(state_dir: bytes) -> bool:
+    """Whether a tick is at work at this moment."""
+    try:
+        descriptor = os.open(os.path.join(state_dir, b"lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Held shared for an instant, which no tick asks for while another leaves `now.json`.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -4,9 +4,11 @@ import json
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
+from ontpush.engine.lock import is_held
 from ontpush.facts.names import for_json
+from ontpush.facts.regular import open_regular
 
 _FILE = b"now.json"
 _FILE_SECONDS = 2.0
@@ -75,9 +77,8 @@ class Progress:
         self._show(self._now)
         due = time.monotonic() - self._written_at > _FILE_SECONDS
         if self._path and self._now and due:
-            facts: Dict[str, Any] = dict(self._now._asdict(), pid=os.getpid())
             with open(self._path + b".new", "w") as file:
-                json.dump(facts, file)
+                json.dump(self._now._asdict(), file)
             os.replace(self._path + b".new", self._path)
             self._written_at = time.monotonic()
 
@@ -85,11 +86,13 @@ class Progress:
 def in_hand(state_dir: bytes) -> Optional[InHand]:
     """What a tick of this state directory is doing at this moment, if one is at work."""
     try:
-        with open(os.path.join(state_dir, _FILE)) as file:
-            facts = json.load(file)
-        os.kill(facts.pop("pid"), 0)
-        return InHand(**facts)
-    except PermissionError:  # alive, but somebody else's
-        return InHand(**facts)
-    except (OSError, ValueError, KeyError, TypeError):
+        with open_regular(os.path.join(state_dir, _FILE)) as file:
+            facts = json.loads(file.read().decode())
+    except (OSError, ValueError):
         return None
+    is_ours = (
+        isinstance(facts, dict)
+        and {key: type(value) for key, value in facts.items()} == InHand.__annotations__
+    )
+    # A tick that was killed has left the file there.
+    return InHand(**facts) if is_ours and is_held(state_dir) else None
