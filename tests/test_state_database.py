@@ -100,6 +100,8 @@ def test_whatever_happens_to_the_state_done_runs_stay_done_and_nothing_is_sent_a
         states = program.pushed(data, arrived)
         assert [state["state"] for state in states.values()] == ["done", "waiting"]
         assert next(iter(states.values()))["sent_files"] == 0
+        of_done = next(iter(program.run("status", "--json").runs.values()))
+        assert of_done["sent_files"] == of_done["files"]
         assert (snapshot(data), snapshot(arrived, without=[".ontpush"])) == before
     assert {path.name for path in program.state.iterdir()} <= {
         "ledger.sqlite3",

@@ -92,7 +92,7 @@ class Visit:
         vouched = recover_listed(tick, run)
         look = self._take_stock(tick.ledger.tokens_of(run.id), full=True)
         if vouched and believe_mark(tick, run):
-            self._update(state=words.DONE, rollup=vouched, done_at=_now())
+            self._update(state=words.DONE, rollup=vouched, done_at=_now(), **self._sizes())
         self._update(destination=tick.transport.destination.text)
         if self.record.state != words.DONE:
             self._take_mark_back(False)
@@ -320,14 +320,19 @@ class Visit:
 
     def _leave(self, state: str) -> None:
         """Note how the run stands, and that nothing failed."""
-        totals = self._totals() if self._tried else {}
-        unsent = totals.pop("unsent", 0)
+        if not self._tried:
+            self._update(state=state, error=None)
+            return
+        unsent = self._tick.ledger.totals(self.run.id).unsent
         if unsent and state in (words.WAITING, words.STALLED):
             state = words.SENDING
-        self._update(state=state, error=None, **totals)
+        self._update(state=state, error=None, **self._sizes())
 
-    def _totals(self) -> Dict[str, int]:
-        return dict(self._tick.ledger.totals(self.run.id)._asdict())
+    def _sizes(self) -> Dict[str, int]:
+        """What the record says of files and bytes, as it is now."""
+        totals = self._tick.ledger.totals(self.run.id)._asdict()
+        del totals["unsent"]
+        return dict(totals)
 
     def _update(self, **changes: Any) -> None:
         record = self.record._replace(**changes)
@@ -337,10 +342,8 @@ class Visit:
 
     def note_trouble(self, trouble: Trouble) -> None:
         """Note that the visit ended in trouble, the run's own or that of the whole tick."""
-        totals = self._totals()
-        totals.pop("unsent")
         state = words.FAILED if isinstance(trouble, RunFailed) else self.record.state
-        self._update(state=state, error=trouble.message, **totals)
+        self._update(state=state, error=trouble.message, **self._sizes())
 
     def _log(self, word: str, details: str = "") -> None:
         self._tick.log.event(word, self.run.relative, details)
