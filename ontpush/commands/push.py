@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.heartbeat import run_facts
-from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger
+from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger, readable_file
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
@@ -129,14 +129,14 @@ def _row(tick: Tick, report: RunReport) -> List[str]:
 @contextlib.contextmanager
 def _copy_of(state: bytes) -> Iterator[bytes]:
     """A state directory with a copy of the ledger, to try things on. Trouble."""
-    path = os.path.join(state, b"ledger.sqlite3")
+    path = readable_file(state)
     try:
         scratch = tempfile.TemporaryDirectory()
     except OSError as error:
         raise temporary_trouble(error) from error
     with scratch as name:
         copy = os.fsencode(name)
-        if os.path.exists(path):
+        if path is not None:
             try:
                 shutil.copy(path, copy)
             except OSError as error:

@@ -550,6 +550,22 @@ def existing_ledger(state_dir: bytes) -> Optional[Ledger]:
 
     BadConfiguration where this user may not read it, TryLater where it cannot be read at all.
     """
+    path = readable_file(state_dir)
+    if path is None:
+        return None
+    ledger = Ledger(path, made_if_need_be=False)
+    with _closed_on_trouble(ledger), faults_told(ledger):
+        version = _version(ledger)
+        if version not in (None, SCHEMA_VERSION):
+            raise _unusable(ledger, "is of another version of ontpush")
+    if version is not None:
+        return ledger
+    ledger.__exit__()
+    return None
+
+
+def readable_file(state_dir: bytes) -> Optional[bytes]:
+    """The file of the ledger, None where there is none. BadConfiguration if it is out of reach."""
     path = _path_in(state_dir)
     try:
         open_regular(path, through_links=True).close()
@@ -560,15 +576,7 @@ def existing_ledger(state_dir: bytes) -> Optional[Ledger]:
             f"{shown(path)} cannot be read: {error.strerror}; call as the user of the ticks, or"
             " name another state directory with --state-dir"
         ) from error
-    ledger = Ledger(path, made_if_need_be=False)
-    with _closed_on_trouble(ledger), faults_told(ledger):
-        version = _version(ledger)
-        if version not in (None, SCHEMA_VERSION):
-            raise _unusable(ledger, "is of another version of ontpush")
-    if version is not None:
-        return ledger
-    ledger.__exit__()
-    return None
+    return path
 
 
 def _path_in(state_dir: bytes) -> bytes:

@@ -38,13 +38,13 @@ def only_one(state_dir: bytes) -> Iterator[None]:
 
 
 def is_held(state_dir: bytes) -> bool:
-    """Whether a tick is at work at this moment."""
+    """Whether a tick is at work at this moment; to be asked only where something says so."""
     try:
         descriptor = os.open(os.path.join(state_dir, b"lock"), os.O_RDONLY)
     except OSError:
         return False
     try:
-        # Held shared for an instant, which no tick asks for while another leaves `now.json`.
+        # Shared, and for an instant: a tick that begins in it would be turned away.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
