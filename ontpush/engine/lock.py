@@ -1,6 +1,7 @@
 """One tick at a time: a lock that goes with the process and that no child inherits."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Iterator
@@ -8,11 +9,13 @@ from typing import Iterator
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration, TryLater
 
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
 
 @contextlib.contextmanager
-def only_one(state_dir: bytes) -> Iterator[None]:
-    """Hold the lock of the state directory, made if need be. TryLater where another holds it."""
-    path = os.path.join(state_dir, b"lock")
+def only_one(state_dir: bytes, name: bytes = b"lock", wait: bool = False) -> Iterator[None]:
+    """Hold a lock of the state directory, made if need be. TryLater where another holds it."""
+    path = os.path.join(state_dir, name)
     try:
         os.makedirs(state_dir, mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -23,8 +26,13 @@ def only_one(state_dir: bytes) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise BadConfiguration(
+                    f"the disk of {shown(state_dir)} has no locks: mount it with flock (Lustre:"
+                    " -o flock), or name another place with --state-dir"
+                ) from error
             raise TryLater(
                 f"another tick holds {shown(path)}; this one leaves the work to it"
             ) from error

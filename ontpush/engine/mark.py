@@ -7,6 +7,7 @@ from typing import Dict, List, Mapping, Optional
 
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts.names import shown
+from ontpush.facts.regular import open_regular
 from ontpush.facts.words import DONE_MARK, ROLLUP
 
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
@@ -23,10 +24,10 @@ def mark_lines(now: float, facts: Mapping[str, object]) -> List[bytes]:
     return [line.encode("utf-8", "backslashreplace") + b"\n" for line in lines]
 
 
-def read_mark(run: bytes) -> Optional[Dict[str, str]]:
+def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
     """The `key: value` lines of a run's mark and its `date`, or None where there is no mark."""
     try:
-        with open(os.path.join(run, DONE_MARK), "rb") as file:
+        with open_regular(os.path.join(run, name)) as file:
             lines = file.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return None
@@ -49,7 +50,7 @@ def date_of(mark: Dict[str, str]) -> Optional[float]:
 def md5_of_rollup(run: bytes) -> Optional[str]:
     """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
     try:
-        with open(os.path.join(run, ROLLUP), "rb") as file:
+        with open_regular(os.path.join(run, ROLLUP)) as file:
             return md5_and_size(file)[0]
     except OSError:
         return None

@@ -6,6 +6,7 @@ import re
 from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ontpush.engine.sums import new_md5
+from ontpush.facts.regular import open_regular
 from ontpush.facts.words import SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{32}) [ *](.+)\Z", re.DOTALL)
@@ -47,7 +48,7 @@ def parse_line(line: bytes, number: int) -> Listed:
 
 def read_rollup(path: bytes) -> Iterator[Listed]:
     """The lines of the roll-up at `path`, in its order. OSError, BadLine."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             listed = parse_line(line, number)
             yield listed._replace(path=re.sub(rb"\A(\./+)+", b"", listed.path))

@@ -51,7 +51,7 @@ def go_round(tick: Tick) -> Round:
         reports.append(report)
     _note_gone(tick, list(records.values()), sure=not troubles)
     if reachable:
-        troubles += _beat(tick, troubles)
+        troubles += _beat(tick, reports, troubles)
     return Round(reports, troubles)
 
 
@@ -109,9 +109,15 @@ def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:
             tick.log.event(LOG_WARN, relative, "its directory is gone, and it was not done")
 
 
-def _beat(tick: Tick, troubles: List[Trouble]) -> List[Trouble]:
+def _beat(tick: Tick, reports: List[RunReport], troubles: List[Trouble]) -> List[Trouble]:
+    visited = {report.record.path for report in reports}
+    at_large = [
+        "{}: {}".format(shown(each.run or b""), each.message)
+        for each in troubles
+        if os.path.join(tick.source, each.run or b"") not in visited
+    ]
     try:
-        send_heartbeat(tick, 1 if troubles else 0)
+        send_heartbeat(tick, 1 if troubles else 0, at_large)
     except Trouble as error:
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
         return [error]

@@ -2,8 +2,11 @@
 
 from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
-# Kinds of value: what the file must hold, and how a flag is read.
-TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
+from ontpush.facts.words import KINDS
+
+# Kinds of value: what the file must hold, and how a flag is read. RECORDS is a list of mappings,
+# each with the keys that `fields` names; CHOICES a list of some of `choices`.
+TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS, CHOICES, RECORDS = (
     "text",
     "path",
     "integer",
@@ -11,16 +14,23 @@ TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
     "choice",
     "switch",
     "texts",
+    "choices",
+    "records",
 )
 
 _TICK = frozenset(["push"])
 _SUMS = frozenset(["push", "hash", "verify"])
 _TAKERS = frozenset(["push", "hash"])
-EVERY = frozenset(["push", "hash", "status", "verify", "check", "skip", "retry"])
+_CLUSTER = frozenset(["monitor"])
+_LOGGERS = _SUMS | _CLUSTER
+EVERY = _LOGGERS | frozenset(["status", "check", "skip", "retry"])
 
 
 class Option(NamedTuple):
-    """One key of the configuration and, for the commands in `flag_of`, one flag."""
+    """One key of the configuration and, for the commands in `flag_of`, one flag.
+
+    `fields` are the keys of each item of a list of records; one that is `required` must be there.
+    """
 
     key: str
     kind: str
@@ -31,12 +41,25 @@ class Option(NamedTuple):
     low: Optional[float] = None
     high: Optional[float] = None
     choices: Tuple[str, ...] = ()
+    fields: "Tuple[Option, ...]" = ()
+    required: bool = False
 
     @property
     def flag(self) -> str:
         """`state_dir` is `--state-dir`."""
         return "--" + self.key.replace("_", "-")
 
+
+_NOTIFIER = (
+    Option(
+        "url",
+        TEXT,
+        None,
+        "mailto:WHO@WHERE, smtp://HOST/?to=WHO@WHERE, smtps://…, or any URL of the Apprise library",
+        required=True,
+    ),
+    Option("kinds", CHOICES, None, "what is told there; else everything", choices=KINDS),
+)
 
 OPTIONS = (
     Option("source", PATH, None, "directory that holds the runs, /data on a sequencer"),
@@ -57,11 +80,11 @@ OPTIONS = (
     Option(
         "stall_hours", NUMBER, 24, "an unfinished run unchanged for so long has stalled", low=0.01
     ),
-    Option("jobs", INTEGER, 1, "threads that take sums", _SUMS, "N", 1, 64),
+    Option("jobs", INTEGER, 1, "threads that take sums", _LOGGERS, "N", 1, 64),
     Option(
         "sidecars", SWITCH, None, "write FILE.md5 beside each file (hash: yes, push: no)", _TAKERS
     ),
-    Option("log", PATH, None, "append one line per run and event to this file", _SUMS, "FILE"),
+    Option("log", PATH, None, "append one line per run and event to this file", _LOGGERS, "FILE"),
     Option(
         "state_dir",
         PATH,
@@ -71,13 +94,13 @@ OPTIONS = (
         EVERY,
         "DIR",
     ),
-    Option("nice", INTEGER, 19, "processor niceness of the work", _SUMS, "N", 0, 19),
+    Option("nice", INTEGER, 19, "processor niceness of the work", _LOGGERS, "N", 0, 19),
     Option(
         "ionice",
         CHOICE,
         "idle",
         "disk class of the work",
-        _SUMS,
+        _LOGGERS,
         "CLASS",
         choices=("idle", "best-effort", "none"),
     ),
@@ -90,6 +113,28 @@ OPTIONS = (
         "io_timeout", INTEGER, 300, "seconds without a byte that end a transfer", low=5, high=86400
     ),
     Option("transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01),
+    Option("root", PATH, None, "on the cluster: the directory with one directory an instrument"),
+    Option("notify", RECORDS, [], "who is told of what", fields=_NOTIFIER),
+    Option("mail_from", TEXT, None, "sender of mail; else this user at this host"),
+    Option("remind_hours", NUMBER, 24, "what is still wrong is told again after this", low=0.01),
+    Option(
+        "silent_minutes",
+        NUMBER,
+        90,
+        "an instrument that sends nothing for so long is silent: three of its ticks",
+        low=0.01,
+    ),
+    Option(
+        "disk_percent", NUMBER, 90, "a disk that is fuller is told, at both ends", low=1, high=100
+    ),
+    Option(
+        "verify_in",
+        CHOICE,
+        "local",
+        "where the monitor has runs verified: in its own tick, or in one Slurm job a run",
+        choices=("local", "slurm"),
+    ),
+    Option("verify_hours", NUMBER, 24, "a verification that takes longer is ended", low=0.01),
 )
 
 BY_KEY: Mapping[str, Option] = {option.key: option for option in OPTIONS}

@@ -138,7 +138,7 @@ class Cluster:
             return
         fixed = self.port
         for _ in range(5):
-            self.port = fixed or _free_port()
+            self.port = fixed or free_port()
             if self._listen():
                 break
         else:
@@ -284,7 +284,7 @@ def _wait_for(condition: Callable[[], bool], complaint: str) -> None:
         time.sleep(0.005)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,50 @@
+"""Which instruments there are: one directory each below the root, told by its heartbeat.
+
+An instrument is called what its directory is called, whatever it says of itself.
+"""
+
+import os
+from typing import List, NamedTuple, Optional, Tuple
+
+from ontpush.facts.names import shown
+from ontpush.facts.words import HEARTBEAT_DIRECTORY
+
+
+class Instrument(NamedTuple):
+    """Its name, the directory below which its runs lie, and its heartbeat where there is one."""
+
+    name: str
+    base: bytes
+    heartbeat: Optional[bytes]
+
+
+def instruments(root: bytes) -> List[Instrument]:
+    """All instruments below the absolute `root`, by name. OSError where it cannot be read.
+
+    Where the root itself is a destination, each heartbeat there is an instrument.
+    """
+    found = [
+        Instrument(shown(os.path.basename(path)[: -len(b".json")]), root, path)
+        for _, path in _heartbeats(root)
+    ]
+    for name in sorted(os.listdir(root)):
+        base = os.path.join(root, name)
+        if not name.startswith(b".") and os.path.isdir(base) and not os.path.islink(base):
+            beats = _heartbeats(base)
+            if beats:
+                # A sequencer that was given another name left its old heartbeat behind.
+                found.append(Instrument(shown(name), base, max(beats)[1]))
+    return found
+
+
+def _heartbeats(base: bytes) -> List[Tuple[int, bytes]]:
+    """When each heartbeat below `base` arrived, in nanoseconds, and its path."""
+    directory = os.path.join(base, HEARTBEAT_DIRECTORY)
+    if os.path.islink(directory):
+        return []
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    paths = [os.path.join(directory, name) for name in sorted(names) if name.endswith(b".json")]
+    return [(os.lstat(path).st_ctime_ns, path) for path in paths if os.path.lexists(path)]
