@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, Ran, is_verified, mark, turn_a_bit
+from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
 
 HOUR = 3600
 
@@ -347,7 +347,7 @@ def test_a_disk_that_fills_is_told_at_both_ends(
     beat(gridion, free_bytes=100, total_bytes=100)
     ticked(monitor)
     assert "back to normal, was disk filling: gridion" in mailbox.subjects()
-    monitor.settings["disk_percent"] = 1
+    monitor.settings["disk_percent"] = 0
     ticked(monitor)
     assert "disk filling: the cluster" in mailbox.subjects()
 
@@ -412,6 +412,86 @@ def test_odd_names_arrive_readable(
     (mail,) = mailbox.mails()
     assert "zwei\\nZeilen ü" in content(mail, "plain")
     assert "<b>" not in content(mail, "html")
+
+
+# -- what follows ---------------------------------------------------------------------------
+
+
+def outputs(monitor: Program) -> list[str]:
+    """What each hook printed."""
+    return sorted(path.read_text() for path in monitor.state.glob("hooks/*.out"))
+
+
+def test_hooks_are_started_once_with_the_facts_of_the_run(
+    monitor: Program, pushed: Path, run: SimulatedRun, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["env; echo trouble >&2", "cat $ONTPUSH_RUN/rsync.verified"]
+    ticked(monitor)
+    mark_text, environment = outputs(monitor)
+    assert mark_text == (pushed / "rsync.verified").read_text()
+    lines = environment.splitlines()
+    assert "trouble" in lines
+    for wanted in (
+        f"ONTPUSH_RUN={pushed}",
+        f"ONTPUSH_RUN_NAME={run.path.relative_to(run.root)}",
+        "ONTPUSH_INSTRUMENT=gridion",
+        f"ONTPUSH_SAMPLE={run.sample}",
+        f"ONTPUSH_FLOW_CELL={run.flow_cell}",
+        f"ONTPUSH_ROLLUP={md5(pushed / 'md5sum')}",
+    ):
+        assert wanted in lines
+    ticked(monitor)
+    assert outputs(monitor) == [mark_text, environment]
+    assert mailbox.subjects() == [f"verified: {pushed.name} (gridion)"]
+
+
+def test_a_run_that_opens_again_starts_its_hooks_again(
+    monitor: Program, pushed: Path, program: Program, run: SimulatedRun
+) -> None:
+    monitor.settings["on_verified"] = ["echo $ONTPUSH_ROLLUP"]
+    ticked(monitor)
+    run.late_file("late")
+    program.pushed(run.root, pushed.parents[2])
+    ticked(monitor)
+    first, second = outputs(monitor)
+    assert first != second
+
+
+def test_a_hook_that_fails_is_told_and_the_others_are_started(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["exit 3", "echo fine"]
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "ended with 3" in ran.err
+    assert "fine\n" in outputs(monitor)
+    assert f"hook failed: {pushed.name} (gridion)" in mailbox.subjects()
+    assert is_verified(pushed)
+    assert monitor.run("monitor").is_silent
+    assert mailbox.subjects() == []
+
+
+def test_a_hook_that_hangs_is_ended_with_all_it_started(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings.update(on_verified=["sleep 600 & sleep 600"], hook_minutes=0.02)
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "was ended after" in ran.err
+    assert monitor.processes() == []
+
+
+def test_a_hook_that_was_broken_off_is_told_and_not_started_again(
+    monitor: Program, pushed: Path, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    monitor.settings["on_verified"] = [f"echo x >>{tmp_path}/count; sleep 600"]
+    with monitor.started("monitor", *monitor.configured()) as process:
+        while not (tmp_path / "count").exists():
+            assert process.poll() is None
+        monitor.kill_all()
+    assert monitor.run("monitor").code == 1
+    assert (tmp_path / "count").read_text() == "x\n"
+    assert any(subject.startswith("hook failed") for subject in mailbox.subjects())
 
 
 # -- hostile input --------------------------------------------------------------------------

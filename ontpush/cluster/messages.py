@@ -90,7 +90,7 @@ def of_condition(condition: Condition, how: str, view: Optional[View]) -> Messag
         (condition.kind,),
         f"{how} {title}".strip(),
         condition.instrument,
-        _name(condition.run),
+        shown_run(condition.run),
         condition.what,
         condition.todo,
         condition.details,
@@ -112,7 +112,7 @@ def of_end(kind: str, instrument: str, run: str, was: str, view: Optional[View])
         (kind,),
         f"back to normal, was {TITLES[kind]}",
         instrument,
-        _name(run),
+        shown_run(run),
         what,
         "Nothing.",
         (),
@@ -130,7 +130,7 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
         tuple(kinds),
         "mended, verified" if standing.mended else "verified",
         view.instrument.name,
-        _name(run),
+        shown_run(run),
         what,
         "Nothing: it can be used, and `rsync.verified` in it vouches for that.",
         (),
@@ -138,7 +138,8 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
     )
 
 
-def _name(run: str) -> str:
+def shown_run(run: str) -> str:
+    """A run's path for people."""
     return shown(run.encode("utf-8", "surrogateescape"))
 
 
@@ -150,7 +151,7 @@ def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
 
 def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
     path = run.encode("utf-8", "surrogateescape")
-    summary = _final_summary(view.instrument.base, path)
+    summary = final_summary(view.instrument.base, path)
     for label, key in _FROM_SUMMARY:
         if summary.get(key):
             yield label, summary[key]
@@ -168,7 +169,7 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
     yield "lies in", shown(os.path.join(view.instrument.base, path))
 
 
-def _final_summary(base: bytes, run: bytes) -> Dict[str, str]:
+def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
     """The `key=value` lines of the run's final summaries, the last one's where both have a key."""
     found: Dict[str, str] = {}
     try:

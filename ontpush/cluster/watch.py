@@ -19,6 +19,7 @@ from ontpush.cluster.conditions import (
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
 from ontpush.cluster.memory import GOOD, Memory, Remembered
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import load_notices, news, save_notices
@@ -44,6 +45,7 @@ class Watch(NamedTuple):
     limits: Limits
     remind_seconds: float
     notifiers: List[Notifier]
+    hooks: Hooks
     log: EventLog
 
 
@@ -60,17 +62,18 @@ class Settled(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What a look saw: verifications that ended and those still to be done, and every trouble."""
+    """What a look saw: verifications that ended, what is still to be done, and every trouble."""
 
     views: Dict[str, View]
     settled: List[Settled]
     due: List[Check]
+    hooks: List[Hook]
     troubles: List[Trouble]
 
 
 def look(watch: Watch) -> Sight:
     """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock."""
-    sight = Sight({}, [], [], [])
+    sight = Sight({}, [], [], [], [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
     for instrument in instruments(watch.root):
@@ -85,6 +88,7 @@ def look(watch: Watch) -> Sight:
         if view.beat is None:
             unsure.add(instrument.name)
         sight.views[instrument.name] = view
+        sight.hooks.extend(hooks_of(watch.hooks, view))
         conditions += found
     conditions += _own_disks(watch)
     _tell(watch, sight, conditions, unsure)
@@ -177,7 +181,7 @@ def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[s
     outbox = Outbox(state, watch.notifiers)
     told = load_notices(state)
     new = news(told, conditions, sight.views, unsure, watch.remind_seconds)
-    outbox.add(new.messages + _verified(sight))
+    outbox.add(new.messages + _verified(sight) + _failed_hooks(watch, sight))
     if new.notices != told:
         save_notices(state, new.notices)
     _note_told(watch, sight)
@@ -201,12 +205,30 @@ def _verified(sight: Sight) -> List[Message]:
     ]
 
 
+def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
+    messages = []
+    for hook in sight.hooks:
+        message = of_failed_hook(hook)
+        place = f"{hook.view.instrument.name}/{hook.run}".encode("utf-8", "surrogateescape")
+        if message:
+            messages.append(message)
+            why = f"{message.what}: {shown(hook.output)}"
+            watch.log.event(LOG_FAIL, place, why)
+            sight.troubles.append(Trouble(why, place))
+    return messages
+
+
 def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
     for view in sight.views.values():
         runs = view.remembered.runs
-        untold = [run for run, standing in runs.items() if standing.untold]
-        for run in untold:
-            runs[run] = runs[run]._replace(untold=False, mended=False)
-        if untold:
+        fresh = [run for run, each in runs.items() if each.untold or each.follow]
+        changed = False
+        for run in fresh:
+            standing = runs[run]
+            hooks = [hook for hook in sight.hooks if hook.view is view and hook.run == run]
+            follow = standing.follow and not all_ended(hooks)
+            runs[run] = standing._replace(untold=False, mended=False, follow=follow)
+            changed = changed or runs[run] != standing
+        if changed:
             watch.memory.save(view.instrument.name, view.remembered)

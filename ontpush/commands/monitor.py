@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ontpush.cluster.checking import Checker, make_checker, verify_here
 from ontpush.cluster.conditions import Limits
+from ontpush.cluster.hooks import Hooks, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
 from ontpush.cluster.tell import make_notifiers
@@ -38,6 +39,7 @@ def monitor(
             Limits(settings["silent_minutes"] * 60, settings["disk_percent"]),
             settings["remind_hours"] * 3600,
             make_notifiers(settings),
+            Hooks(state, tuple(settings["on_verified"]), settings["hook_minutes"] * 60),
             log,
         )
         sights = [look(watch)]
@@ -67,7 +69,7 @@ def _root(settings: Mapping[str, Any]) -> bytes:
 
 
 def _work(watch: Watch, checker: Checker, sights: List[Sight]) -> None:
-    """Verify run after run, and look again in between, so that nobody waits to be told."""
+    """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
     looked_at = time.monotonic()
     for check in sights[-1].due:
         verify_here(checker, check)
@@ -75,6 +77,9 @@ def _work(watch: Watch, checker: Checker, sights: List[Sight]) -> None:
             _look_again(watch, sights)
             looked_at = time.monotonic()
     if sights[-1].due:
+        _look_again(watch, sights)
+    if sights[-1].hooks:
+        run_hooks(watch.hooks, sights[-1].hooks)
         _look_again(watch, sights)
 
 

@@ -125,7 +125,7 @@ OPTIONS = (
         low=0.01,
     ),
     Option(
-        "disk_percent", NUMBER, 90, "a disk that is fuller is told, at both ends", low=1, high=100
+        "disk_percent", NUMBER, 90, "a disk that is fuller is told, at both ends", low=0, high=100
     ),
     Option(
         "verify_in",
@@ -133,6 +133,10 @@ OPTIONS = (
         "local",
         "where the monitor has runs verified: in its own tick, or in one Slurm job a run",
         choices=("local", "slurm"),
+    ),
+    Option("on_verified", TEXTS, [], "commands for sh, each started once for a verified run"),
+    Option(
+        "hook_minutes", NUMBER, 10, "a command of on_verified that lasts longer is ended", low=0.01
     ),
     Option("verify_hours", NUMBER, 24, "a verification that takes longer is ended", low=0.01),
 )
