@@ -17,7 +17,7 @@ from ontpush.settings import load_settings
 from ontpush.terminal import Terminal, print_line
 
 # These say nothing when all is well, unless somebody watches or asks.
-WORKERS = ("push", "hash", "skip", "retry", "monitor")
+WORKERS = ("push", "hash", "skip", "retry", "pull", "monitor")
 
 
 class Command(NamedTuple):
@@ -47,6 +47,11 @@ COMMANDS = (
     Command("verify", "RUN...", "check a run against its roll-up, and MinKNOW's own sums"),
     Command("check", "[SRC DEST]", "is everything in order here, and what to do if not"),
     Command("skip", "RUN REASON", "leave a run alone from now on"),
+    Command(
+        "pull",
+        "[INSTRUMENT...]",
+        "one tick on the cluster: fetch what sequencers have hashed, verify, mark done",
+    ),
     Command(
         "monitor",
         "[ROOT]",

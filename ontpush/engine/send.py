@@ -25,16 +25,21 @@ Self = TypeVar("Self", bound="Call")
 class Call:
     """One call of rsync, read by a thread of its own so that sums can be taken meanwhile.
 
-    Use as a context manager and `finish()` in it; leaving it early ends rsync.
+    Without names, flags select what goes. Use as a context manager and `finish()` in it; leaving
+    it early ends rsync.
     """
 
     def __init__(
-        self, transport: Transport, root: bytes, names: Iterable[bytes], own_flags: List[str]
+        self,
+        transport: Transport,
+        root: bytes,
+        names: Optional[Iterable[bytes]],
+        own_flags: List[str],
     ) -> None:
         self._transport = transport
         self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        for name in names:
+        for name in names or ():
             # Without the slash rsync takes a name that begins with # or ; for a comment.
             self._list.write(b"/" + name + b"\0")
         self._list.seek(0)
@@ -42,7 +47,7 @@ class Call:
         # Not Thread.join: broken off by a signal, it may wait for ever the next time.
         self._read_all = threading.Event()
         self._fault: Optional[BaseException] = None
-        command = command_line(transport, root, own_flags)
+        command = command_line(transport, root, own_flags, by_name=names is not None)
         limit = transport.transfer_hours * 3600
         try:
             self._child = Child(command, self._list, self._errors, limit, environment())

@@ -54,7 +54,10 @@ def parse_destination(text: str) -> Destination:
 
 
 class Transport(NamedTuple):
-    """How rsync is called: options of the configuration that matter to it."""
+    """How rsync is called: options of the configuration that matter to it.
+
+    With `fetches` files come from the place that is called the destination elsewhere.
+    """
 
     destination: Destination
     ssh_key: Optional[str]
@@ -65,6 +68,7 @@ class Transport(NamedTuple):
     transfer_hours: float
     bwlimit: Optional[str]
     flags: Tuple[str, ...]
+    fetches: bool = False
 
     def ssh_command(self) -> List[str]:
         """ssh that asks nothing, shares nothing and gives up in time."""
@@ -91,11 +95,18 @@ class Transport(NamedTuple):
         return command
 
 
-def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> List[bytes]:
-    """The call of rsync that sends what is named on its standard input."""
-    command = ["rsync", "-lpt", "--files-from=-", "--from0"]
-    # A directory that nobody may write in could not take the roll-up there.
-    command.append("--chmod=Du+rwx")
+def command_line(
+    transport: Transport, root: bytes, own_flags: List[str], by_name: bool = True
+) -> List[bytes]:
+    """The call of rsync that sends what is named on its standard input, or what flags select.
+
+    A directory that nobody may write in could not take the roll-up. What is fetched comes from a
+    host that is trusted with its own runs alone: no links, and no programs with rights of ours.
+    """
+    fetching = ["rsync", "-pt", "--chmod=Du+rwx,Fu+rw,ug-s"]
+    command = fetching if transport.fetches else ["rsync", "-lpt", "--chmod=Du+rwx"]
+    if by_name:
+        command += ["--files-from=-", "--from0"]
     # What is equal is named too: a file that is not named at all was left out by a flag.
     command += ["-i", "-i"]
     command.append(f"--timeout={transport.io_timeout}")
@@ -108,7 +119,8 @@ def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> Lis
     # With --partial a file that was broken off would stand there under its own name.
     command += ["--no-partial", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
     words = [from_argument(word) for word in [*command, "--"]]
-    return [*words, root + b"/", from_argument(transport.destination.root)]
+    ends = [root + b"/", from_argument(transport.destination.root)]
+    return [*words, *(reversed(ends) if transport.fetches else ends)]
 
 
 def _quoted(part: str) -> str:

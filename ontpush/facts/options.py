@@ -18,10 +18,10 @@ TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS, CHOICES, RECORDS = (
     "records",
 )
 
-_TICK = frozenset(["push"])
+_TICK = frozenset(["push", "pull"])
 _SUMS = frozenset(["push", "hash", "verify"])
 _TAKERS = frozenset(["push", "hash"])
-_CLUSTER = frozenset(["monitor"])
+_CLUSTER = frozenset(["monitor", "pull"])
 _LOGGERS = _SUMS | _CLUSTER
 EVERY = _LOGGERS | frozenset(["status", "check", "skip", "retry"])
 
@@ -59,6 +59,14 @@ _NOTIFIER = (
         required=True,
     ),
     Option("kinds", CHOICES, None, "what is told there; else everything", choices=KINDS),
+)
+
+_PULLED = (
+    Option("instrument", TEXT, None, "its name, and its directory's below root", required=True),
+    Option("source", TEXT, None, "where its runs are: USER@HOST:DIRECTORY", required=True),
+    Option("ssh_key", PATH, None, "else the one for all"),
+    Option("ssh_known_hosts", PATH, None, "else the one for all"),
+    Option("ssh_port", INTEGER, None, "else the one for all", low=1, high=65535),
 )
 
 OPTIONS = (
@@ -114,6 +122,8 @@ OPTIONS = (
     ),
     Option("transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01),
     Option("root", PATH, None, "on the cluster: the directory with one directory an instrument"),
+    Option("pull", RECORDS, [], "the sequencers that `pull` fetches from", fields=_PULLED),
+    Option("pull_jobs", INTEGER, 2, "sequencers to fetch from at the same time", low=1, high=64),
     Option("notify", RECORDS, [], "who is told of what", fields=_NOTIFIER),
     Option("mail_from", TEXT, None, "sender of mail; else this user at this host"),
     Option("remind_hours", NUMBER, 24, "what is still wrong is told again after this", low=0.01),
