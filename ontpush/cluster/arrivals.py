@@ -58,6 +58,7 @@ def take_note(
 ) -> Remembered:
     """What is remembered, with what is newly vouched for, or due to be verified again."""
     now = int(time.time())
+    remembered = remembered._replace(known_since=remembered.known_since or now)
     runs = dict(remembered.runs)
     for run, facts in _candidates(instrument, beat, remembered, now):
         name = run.decode("utf-8", "surrogateescape")
@@ -72,9 +73,9 @@ def take_note(
             # Somebody may have mended it here.
             runs[name] = standing._replace(verdict=CHECKING, since=now, job="", tries=0)
     if not _search_is_due(beat, remembered, now):
-        return Remembered(runs, remembered.searched_at)
+        return remembered._replace(runs=runs)
     kept = {run: each for run, each in runs.items() if _is_there(instrument.base, run)}
-    return Remembered(kept, now)
+    return remembered._replace(runs=kept, searched_at=now)
 
 
 def _is_there(base: bytes, run: str) -> bool:

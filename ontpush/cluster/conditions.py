@@ -57,6 +57,18 @@ def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> It
     yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
 
 
+def of_unheard(instrument: Instrument, since: float, limits: Limits) -> Iterator[Condition]:
+    """An instrument that is pulled from and could not be reached even once."""
+    if time.time() - since > limits.silent:
+        yield Condition(
+            words.SILENT,
+            instrument.name,
+            "",
+            f"{instrument.name} has never been heard",
+            "Run `ontpush pull` by hand, and read what it says of this instrument.",
+        )
+
+
 def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
     """A heartbeat that cannot be read is as good as none, and told as what it is."""
     return Condition(

@@ -4,9 +4,9 @@ An instrument is called what its directory is called, whatever it says of itself
 """
 
 import os
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Iterable, List, NamedTuple, Optional, Tuple
 
-from ontpush.facts.names import shown
+from ontpush.facts.names import from_argument, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
 
@@ -18,10 +18,11 @@ class Instrument(NamedTuple):
     heartbeat: Optional[bytes]
 
 
-def instruments(root: bytes) -> List[Instrument]:
+def instruments(root: bytes, expected: Iterable[str]) -> List[Instrument]:
     """All instruments below the absolute `root`, by name. OSError where it cannot be read.
 
-    Where the root itself is a destination, each heartbeat there is an instrument.
+    Where the root itself is a destination, each heartbeat there is an instrument. Those that are
+    `expected` are there also before they were heard for the first time.
     """
     found = [
         Instrument(shown(os.path.basename(path)[: -len(b".json")]), root, path)
@@ -34,7 +35,11 @@ def instruments(root: bytes) -> List[Instrument]:
             if beats:
                 # A sequencer that was given another name left its old heartbeat behind.
                 found.append(Instrument(shown(name), base, max(beats)[1]))
-    return found
+    known = {each.name for each in found}
+    unheard = [name for name in expected if name not in known]
+    return found + [
+        Instrument(name, os.path.join(root, from_argument(name)), None) for name in unheard
+    ]
 
 
 def _heartbeats(base: bytes) -> List[Tuple[int, bytes]]:

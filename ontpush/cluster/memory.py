@@ -48,10 +48,14 @@ _DEFAULTS = Standing("", "", "", 0)
 
 
 class Remembered(NamedTuple):
-    """What is known of one instrument: its runs by path, and when its tree was searched last."""
+    """What is known of one instrument: its runs by path, when its tree was searched last.
+
+    `known_since` is when it was first seen, or expected.
+    """
 
     runs: Dict[str, Standing]
     searched_at: int
+    known_since: int
 
 
 class Memory:
@@ -61,19 +65,19 @@ class Memory:
         self.directory = state
         os.makedirs(os.path.join(state, b"instruments"), exist_ok=True)
 
-    def load(self, instrument: str) -> Tuple[Remembered, bool]:
-        """What is remembered of an instrument, and whether anything was."""
+    def load(self, instrument: str) -> Remembered:
+        """What is remembered of an instrument."""
         facts = read_json(self._path(instrument))
         try:
             runs = {run: _standing(each) for run, each in facts["runs"].items()}
-            return Remembered(runs, int(facts["searched_at"])), True
+            return Remembered(runs, int(facts["searched_at"]), int(facts["known_since"]))
         except (KeyError, TypeError, ValueError, AttributeError):
-            return Remembered({}, 0), False
+            return Remembered({}, 0, 0)
 
     def save(self, instrument: str, remembered: Remembered) -> None:
         """Write it down. OSError."""
         runs = {run: _facts(each) for run, each in sorted(remembered.runs.items())}
-        facts = {"runs": runs, "searched_at": remembered.searched_at}
+        facts = dict(remembered._asdict(), runs=runs)
         write_json(self._path(instrument), facts)
 
     def _path(self, instrument: str) -> bytes:

@@ -40,7 +40,7 @@ def pull_all(source: Source, state: bytes) -> Tour:
     memory = stage + b".json"
     fetch_rollups(source.transport, stage)
     before = _load(memory)
-    remembered = Memory(state).load(source.name)[0]
+    remembered = Memory(state).load(source.name)
     tour = Tour([], [])
     for run, rollup in staged_runs(stage).items():
         turn = _pull(source, run, rollup, (before, remembered), tour.troubles)

@@ -5,7 +5,8 @@ it found in files, so that another tick can look meanwhile.
 """
 
 import os
-from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush.cluster.arrivals import checking, take_note
 from ontpush.cluster.checking import Check
@@ -16,9 +17,10 @@ from ontpush.cluster.conditions import (
     of_disk,
     of_instrument,
     of_runs,
+    of_unheard,
 )
 from ontpush.cluster.fleet import Instrument, instruments
-from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
+from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
 from ontpush.cluster.memory import GOOD, Memory, Remembered
 from ontpush.cluster.messages import Message, View, of_verified
@@ -38,9 +40,13 @@ from ontpush.facts.words import LOG_FAIL, LOG_TELL, LOG_VERIFY, LOG_WARN
 
 
 class Watch(NamedTuple):
-    """What all looks of a tick share. Paths are absolute, times in seconds."""
+    """What all looks of a tick share. Paths are absolute, times in seconds.
+
+    `pulled` are the instruments that are fetched from.
+    """
 
     root: bytes
+    pulled: Tuple[str, ...]
     memory: Memory
     limits: Limits
     remind_seconds: float
@@ -76,7 +82,7 @@ def look(watch: Watch) -> Sight:
     sight = Sight({}, [], [], [], [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
-    for instrument in instruments(watch.root):
+    for instrument in instruments(watch.root, watch.pulled):
         try:
             view, found = _look_at(watch, instrument, sight)
         except OSError as error:
@@ -97,14 +103,8 @@ def look(watch: Watch) -> Sight:
 
 def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
     """One instrument: take up what is new, and what verifications found."""
-    conditions: List[Condition] = []
-    beat = None
-    try:
-        beat = read_heartbeat(instrument.heartbeat or b"")
-        conditions += of_instrument(instrument, beat, watch.limits)
-    except BadHeartbeat as error:
-        conditions.append(of_bad_heartbeat(instrument, str(error)))
-    before, _ = watch.memory.load(instrument.name)
+    before = watch.memory.load(instrument.name)
+    beat, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
     for run, standing in checking(remembered).items():
         path = verdict_path(watch.memory.directory, instrument.name, run, standing)
@@ -126,6 +126,20 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     _forget_verdicts(watch, view, before)
     conditions += of_runs(instrument, beat, remembered)
     return view, conditions
+
+
+def _hear(
+    watch: Watch, instrument: Instrument, before: Remembered
+) -> Tuple[Optional[Heartbeat], List[Condition]]:
+    """What an instrument says of itself, if anything, and what is wrong with it as a whole."""
+    if instrument.heartbeat is None:
+        since = before.known_since or time.time()
+        return None, list(of_unheard(instrument, since, watch.limits))
+    try:
+        beat = read_heartbeat(instrument.heartbeat)
+    except BadHeartbeat as error:
+        return None, [of_bad_heartbeat(instrument, str(error))]
+    return beat, list(of_instrument(instrument, beat, watch.limits))
 
 
 def _note(

@@ -35,6 +35,7 @@ def monitor(
     with only_one(state, b"monitor.lock"):
         watch = Watch(
             root,
+            tuple(each["instrument"] for each in settings["pull"]),
             Memory(state),
             Limits(settings["silent_minutes"] * 60, settings["disk_percent"]),
             settings["remind_hours"] * 3600,
