@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,6 @@ from tests.lab.minknow import SimulatedRun
 from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
 
 HOUR = 3600
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """The cluster's directory of instruments."""
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def gridion(root: Path) -> Path:
-    """Where one instrument pushes to."""
-    (root / "gridion").mkdir()
-    return root / "gridion"
-
-
-@pytest.fixture
-def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
-    """A mail server with nothing in it."""
-    with Mailbox(tmp_path / "mail") as mailbox:
-        yield mailbox
-
-
-@pytest.fixture
-def monitor(host_python: str, tmp_path: Path, root: Path, mailbox: Mailbox) -> Iterator[Program]:
-    """The program on the cluster, which tells everything by mail."""
-    program = Program(host_python, tmp_path / "login")
-    program.settings.update(root=str(root), notify=[{"url": mailbox.url}], disk_percent=100)
-    yield program
-    left = program.processes()
-    program.kill_all()
-    assert not left
-    assert not os.listdir(program.temporary)
 
 
 def ticked(monitor: Program) -> dict[str, Any]:

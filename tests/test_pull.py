@@ -38,13 +38,6 @@ def sequencer(data: Path, program: Program) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """The cluster's directory of instruments."""
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture
 def login(host_python: str, tmp_path: Path, root: Path, sequencer: Cluster) -> Iterator[Program]:
     """The program on the cluster, which fetches from one sequencer."""
     login = Program(host_python, tmp_path / "login")

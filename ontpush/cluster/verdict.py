@@ -78,9 +78,11 @@ def _not_done(why: str) -> Verdict:
 
 def drop_verdict(path: bytes) -> None:
     """Remove a verdict that has been taken up, and what lies beside it."""
-    for suffix in (b"", b".new", b".log"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
+    directory, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError):
+        for each in os.listdir(directory):
+            if each.startswith(name):
+                os.unlink(os.path.join(directory, each))
 
 
 def settle(

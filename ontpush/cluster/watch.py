@@ -9,7 +9,7 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush.cluster.arrivals import checking, take_note
-from ontpush.cluster.checking import Check
+from ontpush.cluster.checking import Check, Checker
 from ontpush.cluster.conditions import (
     Condition,
     Limits,
@@ -22,9 +22,10 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
-from ontpush.cluster.memory import GOOD, Memory, Remembered
+from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import load_notices, news, save_notices
+from ontpush.cluster.slurm import Slurm, Wishes
 from ontpush.cluster.tell import Notifier, Outbox
 from ontpush.cluster.verdict import (
     bad_files,
@@ -42,7 +43,7 @@ from ontpush.facts.words import LOG_FAIL, LOG_TELL, LOG_VERIFY, LOG_WARN
 class Watch(NamedTuple):
     """What all looks of a tick share. Paths are absolute, times in seconds.
 
-    `pulled` are the instruments that are fetched from.
+    `pulled` are the instruments that are fetched from; `slurm` says how Slurm verifies, if it does.
     """
 
     root: bytes
@@ -52,6 +53,8 @@ class Watch(NamedTuple):
     remind_seconds: float
     notifiers: List[Notifier]
     hooks: Hooks
+    checker: Checker
+    slurm: Optional[Wishes]
     log: EventLog
 
 
@@ -74,12 +77,14 @@ class Sight(NamedTuple):
     settled: List[Settled]
     due: List[Check]
     hooks: List[Hook]
+    slurm: Optional[Slurm]
     troubles: List[Trouble]
 
 
 def look(watch: Watch) -> Sight:
     """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock."""
-    sight = Sight({}, [], [], [], [])
+    slurm = Slurm(watch.checker, watch.slurm, watch.log) if watch.slurm else None
+    sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
     for instrument in instruments(watch.root, watch.pulled):
@@ -96,6 +101,8 @@ def look(watch: Watch) -> Sight:
         sight.views[instrument.name] = view
         sight.hooks.extend(hooks_of(watch.hooks, view))
         conditions += found
+    if slurm and slurm.trouble:
+        sight.troubles.append(Trouble(str(slurm.trouble)))
     conditions += _own_disks(watch)
     _tell(watch, sight, conditions, unsure)
     return sight
@@ -107,18 +114,12 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     beat, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
     for run, standing in checking(remembered).items():
-        path = verdict_path(watch.memory.directory, instrument.name, run, standing)
-        where = run.encode("utf-8", "surrogateescape")
-        verdict = read_verdict(path)
-        if verdict is None:
-            full = os.path.join(instrument.base, where)
-            sight.due.append(Check(instrument.name, run, full, path))
-            continue
-        after = settle(instrument, where, standing, verdict)
+        after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
             del remembered.runs[run]
-        else:
-            remembered.runs[run] = after
+            continue
+        remembered.runs[run] = after
+        if after.verdict != CHECKING:
             _note(watch, sight, instrument, run, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
@@ -126,6 +127,22 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     _forget_verdicts(watch, view, before)
     conditions += of_runs(instrument, beat, remembered)
     return view, conditions
+
+
+def _go_on(
+    watch: Watch, instrument: Instrument, run: str, standing: Standing, sight: Sight
+) -> Optional[Standing]:
+    """How a run stands that is to be verified: by its verdict, or by Slurm's word of its job."""
+    path = verdict_path(watch.memory.directory, instrument.name, run, standing)
+    where = run.encode("utf-8", "surrogateescape")
+    verdict = read_verdict(path)
+    if verdict is not None:
+        return settle(instrument, where, standing, verdict)
+    check = Check(instrument.name, run, os.path.join(instrument.base, where), path)
+    if sight.slurm:
+        return sight.slurm.follow(check, standing)
+    sight.due.append(check)
+    return standing
 
 
 def _hear(

@@ -4,11 +4,12 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ontpush.cluster.checking import Checker, make_checker, verify_here
+from ontpush.cluster.checking import make_checker, verify_here
 from ontpush.cluster.conditions import Limits
 from ontpush.cluster.hooks import Hooks, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
+from ontpush.cluster.slurm import make_wishes
 from ontpush.cluster.tell import make_notifiers
 from ontpush.cluster.watch import Settled, Sight, Watch, look
 from ontpush.engine.lock import only_one
@@ -41,12 +42,14 @@ def monitor(
             settings["remind_hours"] * 3600,
             make_notifiers(settings),
             Hooks(state, tuple(settings["on_verified"]), settings["hook_minutes"] * 60),
+            make_checker(state, settings),
+            make_wishes(settings) if settings["verify_in"] == "slurm" else None,
             log,
         )
         sights = [look(watch)]
     try:
         with only_one(state, b"work.lock"):
-            _work(watch, make_checker(state, settings), sights)
+            _work(watch, sights)
     except TryLater:
         pass  # another tick verifies, and looks again when it has
     return _result(sights, log)
@@ -69,11 +72,11 @@ def _root(settings: Mapping[str, Any]) -> bytes:
     return root
 
 
-def _work(watch: Watch, checker: Checker, sights: List[Sight]) -> None:
+def _work(watch: Watch, sights: List[Sight]) -> None:
     """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
     looked_at = time.monotonic()
     for check in sights[-1].due:
-        verify_here(checker, check)
+        verify_here(watch.checker, check)
         if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
             _look_again(watch, sights)
             looked_at = time.monotonic()

@@ -190,7 +190,7 @@ def _serve(
     """Run the calls, and give what each printed as it ends."""
     waiting = list(names)
     running: Dict[str, _Served] = {}
-    ended: queue.Queue[str] = queue.Queue()
+    ended: Any = queue.Queue()
     try:
         while waiting or running:
             while waiting and len(running) < settings["pull_jobs"]:

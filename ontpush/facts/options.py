@@ -144,6 +144,12 @@ OPTIONS = (
         "where the monitor has runs verified: in its own tick, or in one Slurm job a run",
         choices=("local", "slurm"),
     ),
+    Option("slurm_partition", TEXT, None, "partition of the jobs that verify"),
+    Option("slurm_account", TEXT, None, "account of the jobs that verify"),
+    Option("slurm_time", TEXT, None, "time limit of a job that verifies, as sbatch takes it"),
+    Option("slurm_options", TEXTS, [], "more options for sbatch"),
+    Option("slurm_jobs", INTEGER, 100, "jobs of ours in Slurm's queue at a time", low=1),
+    Option("slurm_tries", INTEGER, 3, "tries for a job that is lost or fails", low=1, high=100),
     Option("on_verified", TEXTS, [], "commands for sh, each started once for a verified run"),
     Option(
         "hook_minutes", NUMBER, 10, "a command of on_verified that lasts longer is ended", low=0.01

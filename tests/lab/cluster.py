@@ -223,7 +223,7 @@ class Cluster:
         config = self._home / "sshd_config"
         with (self._home / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen(
-                [*_tied_to_us(), _sshd(), "-D", "-e", "-f", str(config)],
+                [*tied_to_us(), _sshd(), "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -307,7 +307,7 @@ def _openssh_version() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _tied_to_us() -> list[str]:
+def tied_to_us() -> list[str]:
     """A prefix that ends a command when the thread that started it is killed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
