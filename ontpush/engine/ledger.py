@@ -65,6 +65,10 @@ LINK = b""
 GONE = b""
 
 
+# A file as a look finds it: its name, size, modification time in nanoseconds, and LINK or None.
+Taken = Tuple[bytes, int, int, Optional[bytes]]
+
+
 class RunRecord(NamedTuple):
     """A row of `runs`; the fields are explained in the schema."""
 
@@ -245,15 +249,15 @@ class Ledger:
 
     # -- files ------------------------------------------------------------------------
 
-    def take(
-        self, directory: int, found: Iterable[Tuple[bytes, int, int, Optional[bytes]]]
-    ) -> None:
-        """New or changed files `(name, size, mtime_ns, md5)`: to be hashed and sent."""
-        found = list(found)
+    def take_new(self, directory: int, found: List[Taken]) -> None:
+        """Files never seen before: to be hashed and sent."""
         self._database.executemany(
-            "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 0, NULL)",
-            ((directory, name) for name, _, _, _ in found),
+            "INSERT INTO files VALUES (?, ?, ?, ?, NULL, ?, 0, NULL)",
+            ((directory, name, size, mtime, md5) for name, size, mtime, md5 in found),
         )
+
+    def take_changed(self, directory: int, found: List[Taken]) -> None:
+        """Files that are other than they were, or complete now: to be hashed and sent."""
         self._database.executemany(
             "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = NULL, md5 = ?,"
             " delivery = CASE WHEN delivery IN (0, 4) THEN delivery ELSE 2 END"
