@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -642,3 +646,66 @@ def test_monitor_without_a_root_is_a_wrong_call(monitor: Program) -> None:
     ran = monitor.run("monitor")
     assert ran.code == 64
     assert len(ran.err.splitlines()) == 1
+
+
+# -- other services -------------------------------------------------------------------------
+
+
+class Service(BaseHTTPRequestHandler):
+    """A service that takes messages by HTTP, as Apprise's `json://` sends them."""
+
+    taken: ClassVar[list[dict[str, Any]]] = []
+    answer = 200
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.answer)
+        self.end_headers()
+        if self.answer == 200:
+            self.taken.append(json.loads(body))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[HTTPServer]:
+    """A service that has taken nothing yet."""
+    Service.taken.clear()
+    Service.answer = 200
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_any_service_that_apprise_speaks_to_is_told(
+    monitor: Program, pushed: Path, service: HTTPServer, mailbox: Mailbox
+) -> None:
+    monitor.python = sys.executable  # of .venv, where the library is
+    monitor.environment["PYTHONWARNINGS"] = "ignore"  # the library's own
+    url = f"json://127.0.0.1:{service.server_port}/"
+    monitor.settings["notify"] = [{"url": url}, {"url": mailbox.url}]
+    Service.answer = 500
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "notify[0]: json: the service did not take the message" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert mailbox.subjects() == [f"verified: {pushed.name} (gridion)"]
+    Service.answer = 200
+    ticked(monitor)
+    ticked(monitor)
+    (told,) = Service.taken
+    assert told["title"] == f"[ontpush] verified: {pushed.name} (gridion)"
+    assert str(pushed) in told["message"]
+
+
+def test_a_service_without_the_library_is_refused_with_what_to_do(monitor: Program) -> None:
+    (monitor.modules / "apprise.py").write_text("raise ImportError('no apprise here')\n")
+    monitor.settings["notify"] = [{"url": "slack://token/a"}]
+    (line,) = faults(monitor.run("monitor"))
+    assert line == (
+        "notify[0].url: needs the Python package apprise here: pip install --user apprise"
+    )

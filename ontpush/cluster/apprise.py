@@ -1,5 +1,6 @@
 """Sends letters by whatever service the Apprise library speaks to, where it is installed."""
 
+import logging
 from typing import Any
 
 from ontpush.cluster.letter import Letter
@@ -31,4 +32,7 @@ def _library() -> Any:
         import apprise
     except ImportError:
         return None
+    # What it has to say of trouble would go to standard error, past our one line.
+    logging.getLogger("apprise").addHandler(logging.NullHandler())
+    logging.getLogger("apprise").propagate = False
     return apprise

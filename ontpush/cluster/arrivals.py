@@ -6,6 +6,7 @@ a tick costs what is new, not what there is.
 
 import os
 import time
+import zlib
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.fleet import Instrument
@@ -18,6 +19,7 @@ from ontpush.facts.names import below, shown
 from ontpush.facts.words import DONE, DONE_MARK, VERIFIED_MARK
 
 _DAY = 86400
+_HOUR = 3600
 
 
 class Vouched(NamedTuple):
@@ -72,7 +74,7 @@ def take_note(
         if is_bad and now - standing.since >= remind_seconds:
             # Somebody may have mended it here.
             runs[name] = standing._replace(verdict=CHECKING, since=now, job="", tries=0)
-    if not _search_is_due(beat, remembered, now):
+    if not _search_is_due(instrument.name, beat, remembered, now):
         return remembered._replace(runs=runs)
     kept = {run: each for run, each in runs.items() if _is_there(instrument.base, run)}
     return remembered._replace(runs=kept, searched_at=now)
@@ -89,16 +91,22 @@ def _candidates(
     for run, facts in told.items():
         if facts.state == DONE:
             yield run, facts
-    if _search_is_due(beat, remembered, now):
+    if _search_is_due(instrument.name, beat, remembered, now):
         for run in _done_runs(instrument.base):
             if run not in told:
                 yield run, None
 
 
-def _search_is_due(beat: Optional[Heartbeat], remembered: Remembered, now: int) -> bool:
-    """Once a day the tree itself is asked: a heartbeat does not list what is gone over there."""
-    wait = _DAY if beat else _DAY / 24
-    return now - remembered.searched_at >= wait
+def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered, now: int) -> bool:
+    """Once a day the tree itself is asked: a heartbeat does not list what is gone over there.
+
+    Each instrument has a second of its own, so that a fleet costs each tick little. Without a
+    heartbeat it is asked every hour.
+    """
+    if beat is None:
+        return now - remembered.searched_at >= _HOUR
+    own_second = zlib.crc32(name.encode()) % _DAY
+    return remembered.searched_at < (now - own_second) // _DAY * _DAY + own_second
 
 
 def _done_runs(base: bytes) -> List[bytes]:
