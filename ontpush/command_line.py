@@ -146,6 +146,10 @@ def _perform(call: Dict[str, Any]) -> Result:
     }
     if words and not next(each for each in COMMANDS if each.name == name).arguments:
         raise WrongCall(f"{words[0]!r} is too much: {name} takes no arguments")
+    if name == "monitor" and words:
+        if len(words) > 1:
+            raise WrongCall(f"{words[1]!r} is too much; give one directory")
+        flags["root"] = words[0]
     if name in ("push", "check"):
         flags.update(_places(words, may_have_flags=name == "push"))
     settings = load_settings(call["config"], flags)

@@ -98,9 +98,13 @@ def test_a_run_comes_over_byte_for_byte_and_is_done(
 def test_a_tick_with_nothing_new_fetches_nothing_and_says_nothing(
     done: Path, login: Program
 ) -> None:
-    before = {path: path.stat() for path in done.rglob("*")}
+    def touched() -> dict[Path, tuple[int, int]]:
+        found = {path: path.stat() for path in done.rglob("*")}
+        return {path: (each.st_ino, each.st_ctime_ns) for path, each in found.items()}
+
+    before = touched()
     assert login.run("pull").is_silent
-    assert {path: path.stat() for path in done.rglob("*")} == before
+    assert touched() == before
 
 
 def test_the_life_of_a_run_from_half_of_it_to_a_late_file(
@@ -459,3 +463,30 @@ def test_what_cannot_be_done_is_refused(
 
 def test_an_instrument_that_is_not_configured_is_a_wrong_call(login: Program) -> None:
     assert login.run("pull", "nobody").code == 64
+
+
+# -- looking at it ----------------------------------------------------------------------------
+
+
+def test_check_on_the_cluster_asks_everybody_it_depends_on(
+    done: Path, login: Program, sequencer: Cluster, tmp_path: Path
+) -> None:
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings["notify"] = [{"url": mailbox.url}]
+        ran = login.run("check", "--json")
+        assert (ran.code, ran.err) == (0, "")
+        verdicts = {each["what"]: each["verdict"] for each in ran.json["data"]["checks"]}
+        assert verdicts["mk1c"] == verdicts["notify[0]"] == verdicts["instruments"] == "ok"
+        assert mailbox.mails() == []
+    sequencer.refuse_key()
+    ran = login.run("check")
+    assert ran.code == 69
+    assert "refuses the key" in ran.err
+    assert "Connection refused" in ran.err
+
+
+def test_status_on_the_cluster_shows_the_fleet(done: Path, login: Program) -> None:
+    login.run("monitor")
+    (facts,) = login.run("status", "--json").json["data"]["runs"]
+    assert (facts["instrument"], facts["state"], facts["verdict"]) == ("mk1c", "done", "verified")
+    assert "verified" in login.run("status").out

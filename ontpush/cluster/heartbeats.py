@@ -31,6 +31,8 @@ class RunFacts(NamedTuple):
     state: str
     files: int
     bytes: int
+    sent_files: int
+    sent_bytes: int
     error: str
     warning: str
     rollup: str
@@ -106,6 +108,8 @@ def _run_facts(each: Dict[str, Any]) -> RunFacts:
         each["state"],
         _number(each.get("files")),
         _number(each.get("bytes")),
+        _number(each.get("sent_files")),
+        _number(each.get("sent_bytes")),
         _text(each.get("error")),
         _text(each.get("warning")),
         _text(each.get("rollup")),

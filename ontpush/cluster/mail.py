@@ -97,6 +97,15 @@ def send_mail(server: MailServer, sender: str, letter: Letter) -> None:
         raise NotTold("mail refused for " + ", ".join(sorted(refused)))
 
 
+def probe_mail_server(server: MailServer) -> None:
+    """Go as far as a mail would, and send none. NotTold."""
+    try:
+        with _connect(server) as connection:
+            connection.noop()
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        raise NotTold(f"mail by {server.host}:{server.port}: {_reason(error)}") from error
+
+
 def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender

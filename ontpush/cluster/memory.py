@@ -63,7 +63,6 @@ class Memory:
 
     def __init__(self, state: bytes) -> None:
         self.directory = state
-        os.makedirs(os.path.join(state, b"instruments"), exist_ok=True)
 
     def load(self, instrument: str) -> Remembered:
         """What is remembered of an instrument."""

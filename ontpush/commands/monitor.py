@@ -1,6 +1,5 @@
 """`monitor`: one tick on the cluster: verify what arrived, notice what is wrong, tell people."""
 
-import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
@@ -16,10 +15,10 @@ from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand
-from ontpush.facts.names import from_argument, human_time, plural, shown
-from ontpush.facts.trouble import OutOfReach, Trouble, TryLater, WrongCall
+from ontpush.facts.names import human_time, plural
+from ontpush.facts.trouble import Trouble, TryLater
 from ontpush.result import Result, table
-from ontpush.settings import courteous, state_dir
+from ontpush.settings import courteous, fleet_root, state_dir
 
 _LOOK_AGAIN_SECONDS = 60.0
 
@@ -30,7 +29,7 @@ def monitor(
     listen: Callable[[str], None],
 ) -> Result:
     """One tick. A second one looks and tells while the first still verifies."""
-    root, state = _root(settings), state_dir(settings)
+    root, state = fleet_root(settings), state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
     courteous(settings, log)
     with only_one(state, b"monitor.lock"):
@@ -53,23 +52,6 @@ def monitor(
     except TryLater:
         pass  # another tick verifies, and looks again when it has
     return _result(sights, log)
-
-
-def _root(settings: Mapping[str, Any]) -> bytes:
-    words = settings["words"]
-    if len(words) > 1:
-        raise WrongCall(f"{words[1]!r} is too much; give one directory")
-    place = words[0] if words else settings["root"]
-    if not place:
-        raise WrongCall("which instruments? give their directory, or `root` in the configuration")
-    root = os.path.realpath(from_argument(place))
-    try:
-        os.listdir(root)
-    except OSError as error:
-        raise OutOfReach(
-            f"{shown(root)}: cannot be read: {error.strerror}; is its disk mounted?"
-        ) from error
-    return root
 
 
 def _work(watch: Watch, sights: List[Sight]) -> None:

@@ -17,7 +17,7 @@ from ontpush.engine.heartbeat import file_name
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.progress import InHand
-from ontpush.engine.transport import Transport, check_flags, parse_destination, require_rsync
+from ontpush.engine.transport import check_flags, require_rsync
 from ontpush.facts.names import from_argument, human_size, plural, shown
 from ontpush.facts.trouble import (
     BadConfiguration,
@@ -29,7 +29,7 @@ from ontpush.facts.trouble import (
 )
 from ontpush.facts.words import LOG_WARN
 from ontpush.result import Result, table
-from ontpush.settings import courteous, state_dir
+from ontpush.settings import courteous, fleet_root, state_dir, transport_from
 
 Listen = Callable[[str], None]
 
@@ -53,8 +53,9 @@ def _sources(settings: Mapping[str, Any]) -> List[Dict[str, Any]]:
     unknown = [word for word in settings["words"] if word not in known]
     if unknown:
         raise WrongCall(f"{unknown[0]!r} is no instrument under `pull` in the configuration")
-    if not known or not settings["root"]:
-        raise WrongCall("from where, and to where? give `pull` and `root` in the configuration")
+    if not known:
+        raise WrongCall("from where? give `pull` in the configuration")
+    fleet_root(settings)
     bad = [name for name in known if "/" in name or name.startswith(".")]
     if bad:
         raise BadConfiguration(f"pull: {bad[0]!r} cannot be the name of a directory")
@@ -80,37 +81,16 @@ def _one(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -
 
 
 def _source(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -> Source:
-    root = os.path.realpath(from_argument(settings["root"]))
-    if not os.path.isdir(root):
-        raise OutOfReach(f"{shown(root)} is not there, or no directory: is its disk mounted?")
-    base = os.path.join(root, from_argument(facts["instrument"]))
+    base = os.path.join(fleet_root(settings), from_argument(facts["instrument"]))
     os.makedirs(base, exist_ok=True)
     return Source(
         facts["instrument"],
         base,
-        _transport(settings, facts),
+        transport_from(settings, facts),
         settings["jobs"],
         tuple(settings["exclude"]),
         settings["stall_hours"] * 3600,
         log,
-    )
-
-
-def _transport(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Transport:
-    def own(key: str) -> Any:
-        return facts.get(key) or settings[key]
-
-    return Transport(
-        parse_destination(facts["source"]),
-        own("ssh_key"),
-        own("ssh_known_hosts"),
-        own("ssh_port"),
-        settings["connect_timeout"],
-        settings["io_timeout"],
-        settings["transfer_hours"],
-        settings["bwlimit"],
-        tuple(settings["rsync_flags"]),
-        fetches=True,
     )
 
 
