@@ -384,6 +384,18 @@ def test_odd_names_arrive_readable(
     assert "<b>" not in content(mail, "html")
 
 
+def test_an_instrument_that_is_taken_away_is_not_called_back(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    program.pushed(data, gridion)
+    monitor.put_clock_forward(2 * HOUR)
+    ticked(monitor)
+    assert mailbox.subjects() == ["silent: gridion"]
+    heartbeat(gridion).unlink()
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
 # -- what follows ---------------------------------------------------------------------------
 
 

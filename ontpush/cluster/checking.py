@@ -4,12 +4,15 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from typing import List, Mapping, NamedTuple
 
 import ontpush
 from ontpush.cluster.memory import write_json
 from ontpush.engine.children import Child
 from ontpush.engine.transport import environment
+
+_KEPT_SECONDS = 30 * 86400
 
 
 class Check(NamedTuple):
@@ -36,6 +39,15 @@ def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
     write_json(path, dict(kept, state_dir=os.path.join(os.fsdecode(state), "verify")))
     hours = settings["verify_hours"]
     return Checker(state, path, float(hours) if isinstance(hours, (int, float)) else 24.0)
+
+
+def clear_away(state: bytes) -> None:
+    """Remove what verifications left that nobody waits for: a run was opened again meanwhile."""
+    directory = os.path.join(state, b"checks")
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(os.scandir(directory)):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _KEPT_SECONDS:
+                os.unlink(entry.path)
 
 
 def verify_command(checker: Checker, run: bytes) -> List[bytes]:

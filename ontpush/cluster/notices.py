@@ -74,7 +74,7 @@ def news(
     for notice in known.values():
         if notice.instrument in unsure:
             notices.append(notice)
-        elif not _is_told_otherwise(notice, views):
+        elif not _needs_no_word(notice, views):
             messages.append(of_end(*notice[:4], views.get(notice.instrument)))
     return News(messages, notices)
 
@@ -106,9 +106,13 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
     return "still" if time.time() - notice.told_at >= remind else None
 
 
-def _is_told_otherwise(notice: Notice, views: Mapping[str, View]) -> bool:
-    """A run that was mended is told as verified, by a message that says so."""
-    if notice.kind != words.VERIFICATION_FAILED or notice.instrument not in views:
+def _needs_no_word(notice: Notice, views: Mapping[str, View]) -> bool:
+    """An instrument that was taken away is not back; a run that was mended is told as verified."""
+    if not notice.instrument:
+        return False
+    if notice.instrument not in views:
+        return True
+    if notice.kind != words.VERIFICATION_FAILED:
         return False
     standing = views[notice.instrument].remembered.runs.get(notice.run)
     return standing is not None and standing.mended

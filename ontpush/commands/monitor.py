@@ -3,7 +3,7 @@
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ontpush.cluster.checking import make_checker, verify_here
+from ontpush.cluster.checking import clear_away, make_checker, verify_here
 from ontpush.cluster.conditions import Limits
 from ontpush.cluster.hooks import Hooks, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
@@ -56,6 +56,7 @@ def monitor(
 
 def _work(watch: Watch, sights: List[Sight]) -> None:
     """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
+    clear_away(watch.memory.directory)
     looked_at = time.monotonic()
     for check in sights[-1].due:
         verify_here(watch.checker, check)
