@@ -15,7 +15,9 @@ from tests.program import Program, is_verified, turn_a_bit, wait_for
 # Verifications wait as long as there is a file of this name in the program's home.
 WAITS = """\
 import os, time
-if b"verify" in open("/proc/self/cmdline", "rb").read().split(b"\\0"):
+with open("/proc/self/cmdline", "rb") as file:
+    words = file.read().split(b"\\0")
+if b"verify" in words:
     while os.path.exists(os.environ["ONTPUSH_TEST"] + "/hold"):
         time.sleep(0.05)
 """
