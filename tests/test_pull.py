@@ -17,6 +17,7 @@ from tests.lab.mailbox import Mailbox
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import (
+    RSYNC,
     Program,
     coreutils_agree,
     is_done,
@@ -293,6 +294,37 @@ def test_names_of_any_kind_come_over(
     hashed(program, data)
     assert state(login) == "done"
     assert is_done(root / "mk1c" / run.path.relative_to(data))
+
+
+def test_what_cannot_be_read_over_there_is_told_and_the_rest_is_fetched(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    login.put_program(
+        "rsync",
+        f'{RSYNC} "$@"; code=$?\ncase " $* " in *" --delete "*)'
+        ' echo "rsync: [sender] opendir \\"/data/locked\\" failed: Permission denied (13)" >&2\n'
+        "exit 23;; esac\nexit $code",
+    )
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert "Permission denied" in ran.err
+    assert is_done(there)
+    (error,) = json.loads((there.parents[2] / ".ontpush" / "mk1c.json").read_text())["errors"]
+    assert "Permission denied" in error
+
+
+def test_a_state_directory_that_cannot_be_written_is_told_in_one_line(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    (login.state / "pull").mkdir(parents=True)
+    (login.state / "pull" / "mk1c.json").mkdir()
+    ran = login.run("pull", "mk1c")
+    assert ran.code == 75
+    assert len(ran.err.splitlines()) == 1
 
 
 # -- hostile and out of reach -----------------------------------------------------------------

@@ -33,7 +33,7 @@ class Checker(NamedTuple):
 
 
 def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
-    """Write down what a verification has to know. OSError."""
+    """Write down what a verification has to know. TryLater."""
     path = os.path.join(state, b"verify.json")
     kept = {key: settings[key] for key in ("jobs", "nice", "ionice", "exclude")}
     write_json(path, dict(kept, state_dir=os.path.join(os.fsdecode(state), "verify")))

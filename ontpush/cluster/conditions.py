@@ -65,7 +65,7 @@ def of_unheard(instrument: Instrument, since: float, limits: Limits) -> Iterator
             instrument.name,
             "",
             f"{instrument.name} has never been heard",
-            "Run `ontpush pull` by hand, and read what it says of this instrument.",
+            f"Run `ontpush pull {instrument.name}` by hand: it says why.",
         )
 
 

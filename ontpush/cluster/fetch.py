@@ -4,7 +4,7 @@ The same calls as a push, in the other direction: the key there can read and not
 """
 
 import os
-from typing import Dict, Iterable, List, Set, Tuple
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from ontpush.engine.complaints import why_not
 from ontpush.engine.send import Call, Sending
@@ -41,13 +41,12 @@ def _rollup_filters() -> List[str]:
     ]
 
 
-def fetch_rollups(transport: Transport, stage: bytes) -> None:
-    """Make `stage` hold the roll-ups that are there now. Trouble where they cannot all be had."""
+def fetch_rollups(transport: Transport, stage: bytes) -> Optional[str]:
+    """Make `stage` hold the roll-ups that are there now; what kept some away. Trouble."""
     os.makedirs(stage, exist_ok=True)
     with RollupsFetched(transport, stage) as call:
         complete, complaints = call.finish()
-    if not complete:
-        raise RunFailed(f"not every roll-up could be fetched: {why_not(complaints)}")
+    return None if complete else why_not(complaints)
 
 
 def fetch_files(

@@ -43,13 +43,18 @@ def instruments(root: bytes, expected: Iterable[str]) -> List[Instrument]:
 
 
 def _heartbeats(base: bytes) -> List[Tuple[int, bytes]]:
-    """When each heartbeat below `base` arrived, in nanoseconds, and its path."""
+    """When each heartbeat below `base` arrived, in nanoseconds, and its path.
+
+    Where the place of the heartbeats cannot be read it stands for one: reading it will tell why.
+    """
     directory = os.path.join(base, HEARTBEAT_DIRECTORY)
     if os.path.islink(directory):
         return []
     try:
-        names = os.listdir(directory)
+        names = sorted(os.listdir(directory))
+        paths = [os.path.join(directory, name) for name in names if name.endswith(b".json")]
+        return [(os.lstat(path).st_ctime_ns, path) for path in paths]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    paths = [os.path.join(directory, name) for name in sorted(names) if name.endswith(b".json")]
-    return [(os.lstat(path).st_ctime_ns, path) for path in paths if os.path.lexists(path)]
+    except OSError:
+        return [(0, directory)]

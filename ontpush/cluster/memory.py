@@ -9,7 +9,9 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from urllib.parse import quote
 
 from ontpush.engine.rollup import write_whole
+from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
+from ontpush.facts.trouble import TryLater
 
 CHECKING = "checking"
 GOOD = "verified"
@@ -74,7 +76,7 @@ class Memory:
             return Remembered({}, 0, 0)
 
     def save(self, instrument: str, remembered: Remembered) -> None:
-        """Write it down. OSError."""
+        """Write it down. TryLater."""
         runs = {run: _facts(each) for run, each in sorted(remembered.runs.items())}
         facts = dict(remembered._asdict(), runs=runs)
         write_json(self._path(instrument), facts)
@@ -95,9 +97,12 @@ def read_json(path: bytes) -> Dict[str, Any]:
 
 
 def write_json(path: bytes, facts: Dict[str, Any]) -> None:
-    """Write a JSON object whole, by rename. OSError."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_whole(path, [json.dumps(facts, separators=(",", ":")).encode() + b"\n"])
+    """Write a JSON object whole, by rename. TryLater."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_whole(path, [json.dumps(facts, separators=(",", ":")).encode() + b"\n"])
+    except OSError as error:
+        raise TryLater(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
 def _facts(standing: Standing) -> Dict[str, Any]:

@@ -38,7 +38,7 @@ def load_notices(state: bytes) -> List[Notice]:
 
 
 def save_notices(state: bytes, notices: Iterable[Notice]) -> None:
-    """Write them down. OSError."""
+    """Write them down. TryLater."""
     write_json(os.path.join(state, _FILE), {"notices": [dict(each._asdict()) for each in notices]})
 
 

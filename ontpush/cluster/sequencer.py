@@ -38,10 +38,12 @@ def pull_all(source: Source, state: bytes) -> Tour:
     """
     stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
     memory = stage + b".json"
-    fetch_rollups(source.transport, stage)
+    hidden = fetch_rollups(source.transport, stage)
     before = _load(memory)
     remembered = Memory(state).load(source.name)
     tour = Tour([], [])
+    if hidden:
+        tour.troubles.append(_hidden(source, hidden))
     for run, rollup in staged_runs(stage).items():
         turn = _pull(source, run, rollup, (before, remembered), tour.troubles)
         tour.runs.append(turn)
@@ -55,6 +57,13 @@ def pull_all(source: Source, state: bytes) -> Tour:
         _save(memory, there)
     _beat(source, tour)
     return tour
+
+
+def _hidden(source: Source, why: str) -> Trouble:
+    """A part of the sequencer's data cannot be read: the runs that can be are still fetched."""
+    message = f"not every roll-up there can be read: {why}"
+    source.log.event(LOG_FAIL, source.name.encode(), message)
+    return RunFailed(message)
 
 
 def _pull(
@@ -120,6 +129,7 @@ def _beat(source: Source, tour: Tour) -> None:
         "version": __version__,
         "time": date_text(time.time()),
         "exit_code": 1 if tour.troubles else 0,
+        "errors": [each.message for each in tour.troubles if each.run is None],
         "runs": runs,
     }
     write_json(os.path.join(source.base, HEARTBEAT_DIRECTORY, file_name(source.name)), heartbeat)

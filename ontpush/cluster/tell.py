@@ -78,7 +78,7 @@ class Outbox:
             return []
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Put messages in, for everybody who takes them, and write it down. OSError."""
+        """Put messages in, for everybody who takes them, and write it down. TryLater."""
         before = len(self._waiting)
         for message in messages:
             for notifier in self._notifiers:
@@ -92,7 +92,7 @@ class Outbox:
         write_json(self._path, {"waiting": listed})
 
     def deliver(self) -> "List[Outcome]":
-        """Tell all that waits, as far as it goes now: what came of each notifier. OSError."""
+        """Tell all that waits, as far as it goes now: what came of each notifier. TryLater."""
         outcomes = [Outcome(each, self._for(each)) for each in self._notifiers]
         outcomes = [each for each in outcomes if each.waiting]
         threads = [threading.Thread(target=each.work, daemon=True) for each in outcomes]

@@ -51,7 +51,8 @@ def md5_of_rollup(run: bytes) -> Optional[str]:
     """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
     try:
         with open_regular(os.path.join(run, ROLLUP)) as file:
-            return md5_and_size(file)[0]
+            # Not line by line: whoever may write there could write one line without end.
+            return md5_and_size(iter(lambda: file.read(1 << 20), b""))[0]
     except OSError:
         return None
 
