@@ -146,8 +146,8 @@ def bench(c: Context, quick: bool = False, only: str = "") -> None:
 
 @task
 def reference(c: Context) -> None:
-    """Write docs/reference.md anew from the program's own options."""
-    finish(run(c, PYTHON, "-m", "tests.reference"))
+    """Write docs/reference.md and the roles' tables anew from what they describe."""
+    finish(max(run(c, PYTHON, "-m", module) for module in ("tests.reference", "tests.role_pages")))
 
 
 @task
