@@ -47,7 +47,7 @@ class Attacker:
 
     def found(self, mark: str) -> list[str]:
         """All paths at the cluster that bear a mark in their last part."""
-        return self.cluster.root(f"find / -xdev -name '*{mark}*'").splitlines()
+        return self.cluster.root(f"find / /tmp /run /dev/shm -xdev -name '*{mark}*'").splitlines()
 
 
 def address(fleet: Fleet) -> str:

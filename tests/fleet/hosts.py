@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -55,13 +56,13 @@ class Machine:
         """Run a shell script as root and return what it printed; an error where it fails."""
         return on_host(self.lab.container(self.name), script)
 
-    def user(self, script: str) -> subprocess.CompletedProcess[str]:
+    def user(self, script: str, seconds: int = 60) -> subprocess.CompletedProcess[str]:
         """Run a shell script as the host's user, however it ends."""
         command = ["podman", "exec", "-i", "--user", self.host.user]
         # A session of ssh would have it too.
         command += ["--env", f"HOME=/home/{self.host.user}", self.lab.container(self.name), "sh"]
         return subprocess.run(
-            command, input=script, capture_output=True, text=True, check=False, timeout=60
+            command, input=script, capture_output=True, text=True, check=False, timeout=seconds
         )
 
     def holds(self, path: str) -> bool:
@@ -107,18 +108,31 @@ class Fleet:
 
     def play(self, playbook: str, *options: str, checkout: Path = CHECKOUT) -> Played:
         """Run a playbook of a checkout on this fleet, with the Ansible that is on PATH."""
-        command = ["ansible-playbook", "-i", str(self.state / "inventory")]
-        command += [*options, f"playbooks/{playbook}.yml"]
-        ended = subprocess.run(
-            command,
+        with self._playing(playbook, options, checkout) as process:
+            out, _ = process.communicate()
+        return Played(process.returncode, out)
+
+    def play_until(self, line: str, playbook: str, *options: str) -> bool:
+        """Kill a playbook, as a power cut does, once it says this; whether it got so far."""
+        with self._playing(playbook, options, CHECKOUT) as process:
+            assert process.stdout is not None
+            said = any(text.startswith(line) for text in process.stdout)
+            os.killpg(process.pid, signal.SIGKILL)
+        return said
+
+    def _playing(
+        self, playbook: str, options: Sequence[str], checkout: Path
+    ) -> subprocess.Popen[str]:
+        command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
+        return subprocess.Popen(
+            [*command, f"playbooks/{playbook}.yml"],
             cwd=checkout,
             env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
+            start_new_session=True,
         )
-        return Played(ended.returncode, ended.stdout)
 
     def arrived(self, machine: Machine, run: str) -> bool:
         """Whether a run of a sequencer is done at the cluster, and its sums are right there."""

@@ -56,10 +56,15 @@ def test_a_finished_run_arrives_verified_and_done(
 ) -> None:
     run = name(finished[sequencer.name])
     wait_for(lambda: fleet.arrived(sequencer, run), f"{run} of {sequencer.name} is not done")
+    wait_for(lambda: state(sequencer, run) == ("done", None), "the sequencer does not know")
+    assert sequencer.holds(f"/data/{run}/rsync.done")
+
+
+def state(sequencer: Machine, run: str) -> tuple[str, str | None]:
+    """What `ontpush status` on a sequencer says of a run: its state and last error."""
     told = json.loads(sequencer.user("ontpush status --json").stdout)
     (row,) = [row for row in told["data"]["runs"] if row["run"] == run]
-    assert (row["state"], row["error"]) == ("done", None)
-    assert sequencer.holds(f"/data/{run}/rsync.done")
+    return row["state"], row["error"]
 
 
 def test_every_file_of_the_sequencer_is_at_the_cluster(

@@ -118,7 +118,7 @@ def environment_of_sessions(attacker: Attacker) -> str:
 
 def agents(attacker: Attacker) -> list[str]:
     """The sockets of agents at the cluster."""
-    return attacker.cluster.root("find / -xdev -type s -name 'agent.*'").split()
+    return attacker.cluster.root("find /tmp /home -type s -name '*agent*'").split()
 
 
 def as_the_controller(fleet: Fleet, command: str, *options: str) -> None:
@@ -256,7 +256,7 @@ def test_no_proxy_leads_into_the_network(attacker: Attacker) -> None:
     # A greeting without a password, then "connect to 127.0.0.1, port 22".
     greeting = r'printf "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x16" >&3;'
     proxy = f"$SSH -D 2204 $TARGET '{HELD}' < /dev/zero &"
-    tried = attacker.run(f"{BANNER}{proxy} reach 2204 '{greeting}' | strings; kill $!")
+    tried = attacker.run(f"{BANNER}{proxy} reach 2204 '{greeting}' | tr -cd '[:print:]'; kill $!")
     assert "SSH-2.0" not in tried.seen
 
 
