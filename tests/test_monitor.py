@@ -155,6 +155,29 @@ def test_a_run_that_opens_again_is_verified_again(
     assert len(mailbox.mails()) == 2
 
 
+def test_a_run_that_is_marked_once_more_as_it_was_is_read_again_and_not_told_again(
+    monitor: Program, pushed: Path, program: Program, run: SimulatedRun, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["echo started"]
+    ticked(monitor)
+    assert len(mailbox.mails()) == 1
+    marked = mark(pushed)["date"]
+    while mark(pushed)["date"] == marked:  # a mark tells its second
+        assert program.run("retry", run.path).code == 0
+        program.pushed(run.root, pushed.parents[2])
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    assert monitor.run("monitor").code == 1
+    assert [each.split(":")[0] for each in mailbox.subjects()] == ["verification failed"]
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    marked = mark(pushed)["date"]
+    while mark(pushed)["date"] == marked:
+        assert program.run("retry", run.path).code == 0
+        program.pushed(run.root, pushed.parents[2])
+    ticked(monitor)
+    assert [each.split(":")[0] for each in mailbox.subjects()] == ["mended, verified"]
+    assert outputs(monitor) == ["started\n"]
+
+
 def test_a_roll_up_that_no_mark_vouches_for_is_not_verified(monitor: Program, pushed: Path) -> None:
     (pushed / "md5sum").write_bytes((pushed / "md5sum").read_bytes().splitlines(True)[0])
     assert ticked(monitor)["runs"] == []

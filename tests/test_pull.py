@@ -263,6 +263,28 @@ def test_what_the_monitor_finds_corrupt_is_fetched_again_by_itself(
     assert is_verified(done)
 
 
+def test_what_is_deleted_over_there_stays_here_and_opens_no_run(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    login.run("monitor")
+    marked = (done / "rsync.done").read_text()
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.unlink()
+    victim.with_name(victim.name + ".md5").unlink()
+    hashed(program, run.root)
+    assert victim.name not in (run.path / "md5sum").read_text()
+    assert state(login) == "done"
+    assert (done / "rsync.done").read_text() == marked
+    assert login.told("REOPEN") == []
+    assert login.run("monitor").is_silent
+    run.late_file("late")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert victim.name in (done / "md5sum").read_text()
+    assert login.run("monitor").is_silent
+    assert is_verified(done)
+
+
 def test_sidecars_and_skip_marks_are_understood(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:

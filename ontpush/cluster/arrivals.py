@@ -144,7 +144,12 @@ def _look(
         is_old = was_verified(instrument.base, run, found.rollup)
         return new._replace(verdict=GOOD) if is_old else new
     # What was wrong stays wrong until the run has been verified.
-    return new._replace(bad=standing.bad, bad_count=standing.bad_count, error=standing.error)
+    return new._replace(
+        bad=standing.bad,
+        bad_count=standing.bad_count,
+        error=standing.error,
+        again=standing.rollup == found.rollup and (standing.verdict == GOOD or standing.again),
+    )
 
 
 def checking(remembered: Remembered) -> Dict[str, Standing]:

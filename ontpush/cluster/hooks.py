@@ -19,6 +19,7 @@ from ontpush.facts.names import human_time, shown
 from ontpush.facts.words import HOOK_FAILED
 
 _AT_ONCE = 8
+_BROKEN_OFF = "was at work when its tick was killed; it is not started again: see how far it came"
 _VARIABLES = (
     ("SAMPLE", "sample_id"),
     ("EXPERIMENT", "protocol_group_id"),
@@ -97,7 +98,7 @@ def _may_start(hook: Hook) -> bool:
     """Write down that it starts; False where it has been before, or nothing vouches any more."""
     if hook.outcome:
         if "ended" not in hook.outcome:
-            _end(hook, -1, "was broken off together with the tick; it is not started again")
+            _end(hook, -1, _BROKEN_OFF)
         return False
     where = hook.run.encode("utf-8", "surrogateescape")
     found = vouched(hook.view.instrument.base, where)
@@ -107,7 +108,7 @@ def _may_start(hook: Hook) -> bool:
     try:
         descriptor = os.open(hook.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:  # half written, by a tick that was killed: who knows how far it came
-        _end(hook, -1, "was broken off together with the tick; it is not started again")
+        _end(hook, -1, _BROKEN_OFF)
         return False
     with os.fdopen(descriptor, "w") as file:
         json.dump(facts, file)

@@ -25,7 +25,7 @@ class Standing(NamedTuple):
     `rollup` and `marked` tell what was vouched for and when, `told_done` the instrument's word of
     it. `bad` are the first of `bad_count` files, each with its problem; they and `error` stay
     until the run has been verified. `untold`: its verification has to be told; `follow`: its
-    hooks have to be run.
+    hooks have to be run. `again`: both were done for this very roll-up, which was marked once more.
     """
 
     rollup: str
@@ -41,6 +41,7 @@ class Standing(NamedTuple):
     mended: bool = False
     untold: bool = False
     follow: bool = False
+    again: bool = False
     job: str = ""
     tries: int = 0
     missing_at: int = 0

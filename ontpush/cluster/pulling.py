@@ -4,6 +4,7 @@ The order is the safety, as in a push: a sum is listed here only after the bytes
 were read and have it; what is to be fetched anew leaves the roll-up first; the mark comes last.
 """
 
+import contextlib
 import os
 import time
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
@@ -77,19 +78,18 @@ class Pull:
         self._is_new = before is None or before.token != token
         self.now = (before or Pulled("", words.NEW))._replace(token=token, error=None)
         self._changed_at = found.st_mtime
+        self._was_corrupt = False
         self.files = self.bytes = 0
 
     def go(self, remembered: Remembered) -> None:
         """Bring it as far as it goes now. Trouble."""
-        is_corrupt = self._is_corrupt(remembered)
+        self._was_corrupt = self._is_corrupt(remembered)
         was_done = self.now.state == words.DONE
-        if was_done and not self._is_new and not is_corrupt and self._is_marked():
+        if was_done and not self._is_new and not self._was_corrupt and self._is_marked():
             self._log(words.LOG_DONE)
             return
-        if was_done:
-            self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
         self.now = self.now._replace(state=words.SENDING)
-        self._bring(is_corrupt)
+        self._bring(was_done)
 
     def _is_corrupt(self, remembered: Remembered) -> bool:
         """Whether the monitor found the run bad since it was marked last."""
@@ -103,36 +103,29 @@ class Pull:
         names = (words.DONE_MARK, words.ROLLUP)
         return all(os.path.lexists(os.path.join(run, name)) for name in names)
 
-    def _bring(self, is_corrupt: bool) -> None:
+    def _bring(self, was_done: bool) -> None:
         wanted = _read(self._rollup)
-        here = self._here(is_corrupt)
+        here = self._here()
         missing = [path for path, md5 in wanted.items() if here.get(path) != md5]
+        if was_done and missing:
+            self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
         self._withdraw(here, missing)
-        begun = time.monotonic()
-        trouble: List[str] = []
-        for start in range(0, len(missing), _SLICE_FILES):
-            part = {path: wanted[path] for path in missing[start : start + _SLICE_FILES]}
-            trouble += self._fetch(part, here)
-            self._publish({path: md5 for path, md5 in here.items() if path in wanted})
-        if self.files:
-            took = human_time(time.monotonic() - begun)
-            count, size = plural(self.files, "file"), human_size(self.bytes)
-            self._log(words.LOG_SYNC, f"{count}, {size} fetched in {took}")
-        if not missing:
-            self._publish({path: md5 for path, md5 in here.items() if path in wanted})
+        trouble = self._fetch_all({path: wanted[path] for path in missing}, here)
+        # What has gone over there lies here still, and stays listed.
+        self._publish(here)
         self._count(wanted, here)
         self._judge(trouble, md5_and_size(_lines(wanted))[0])
         if not trouble:
-            self._finish(wanted)
+            self._finish(wanted, here)
 
     # -- what lies here -----------------------------------------------------------------
 
-    def _here(self, is_corrupt: bool) -> Sums:
+    def _here(self) -> Sums:
         """What the roll-up here lists: all of it was read here when it was written."""
         try:
             with opened_inside(self._source.base, self._run) as directory:
                 listed = dict(read_rollup(path_of(directory) + b"/" + words.ROLLUP))
-                if is_corrupt:
+                if self._was_corrupt:
                     for path in self._corrupt(path_of(directory)):
                         listed.pop(path, None)
         except (FileNotFoundError, BadLine):
@@ -189,6 +182,21 @@ class Pull:
 
     # -- fetching -----------------------------------------------------------------------
 
+    def _fetch_all(self, missing: Sums, here: Sums) -> List[str]:
+        """Fetch slice by slice, and list each as it lies here; what is wrong with single files."""
+        begun = time.monotonic()
+        trouble: List[str] = []
+        paths = list(missing)
+        for start in range(0, len(paths), _SLICE_FILES):
+            part = {path: missing[path] for path in paths[start : start + _SLICE_FILES]}
+            trouble += self._fetch(part, here)
+            self._publish(here)
+        if self.files:
+            took = human_time(time.monotonic() - begun)
+            count, size = plural(self.files, "file"), human_size(self.bytes)
+            self._log(words.LOG_SYNC, f"{count}, {size} fetched in {took}")
+        return trouble
+
     def _fetch(self, part: Sums, here: Sums) -> List[str]:
         """Fetch files and read them here; what has the sum that it should have joins `here`."""
         if not self.now.first_at:
@@ -237,29 +245,30 @@ class Pull:
         self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {named}")
 
     def _count(self, wanted: Sums, here: Sums) -> None:
-        there = [path for path in wanted if path in here]
         size = 0
-        for path in there:
-            try:
-                found = os.lstat(os.path.join(self._source.base, self._run, path))
-            except OSError:
-                continue
-            size += found.st_size
-        self.now = self.now._replace(files=len(wanted), bytes=size, here_files=len(there))
+        for path in here:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(self._source.base, self._run, path)).st_size
+        self.now = self.now._replace(
+            files=len(wanted.keys() | here.keys()), bytes=size, here_files=len(here)
+        )
 
     # -- finishing ----------------------------------------------------------------------
 
-    def _finish(self, wanted: Sums) -> None:
+    def _finish(self, wanted: Sums, here: Sums) -> None:
         summaries = [path for path in wanted if b"/" not in path and is_final_summary(path)]
         if not summaries:
             self._rest()
             return
         run = os.path.join(self._source.base, self._run)
-        warning = warning_of_counts(run, summaries, wanted)
+        warning = warning_of_counts(run, summaries, here)
         if warning and warning != self.now.warning:
             self._log(words.LOG_WARN, warning)
         self.now = self.now._replace(warning=warning, state=words.WAITING)
-        if self._is_complete(frozenset(wanted)):
+        found = vouched(self._source.base, self._run)
+        if found and found.rollup == self.now.rollup and not self._was_corrupt:
+            self.now = self.now._replace(state=words.DONE)
+        elif self._is_complete(frozenset(wanted)):
             self._mark()
 
     def _rest(self) -> None:

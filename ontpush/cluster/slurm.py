@@ -15,6 +15,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 from ontpush.cluster.checking import Check, Checker, program_environment, verify_command
 from ontpush.cluster.memory import UNCHECKED, Standing
 from ontpush.engine.log import EventLog
+from ontpush.engine.orphans import tick_mark
 from ontpush.engine.transport import environment
 from ontpush.facts.names import shown
 from ontpush.facts.words import LOG_WARN
@@ -158,6 +159,12 @@ def _state_of(job: str) -> str:
     return (told.split() or [""])[0]
 
 
+def _environment() -> Dict[str, str]:
+    """Without our tick's mark: a job would inherit it, and be ended when a tick is killed."""
+    marks = tick_mark()
+    return {name: value for name, value in environment().items() if name not in marks}
+
+
 def _ask(command: List[str], script: bytes = b"") -> str:
     """What a program of Slurm's prints. SlurmTrouble."""
     try:
@@ -166,7 +173,7 @@ def _ask(command: List[str], script: bytes = b"") -> str:
             input=script,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(),
+            env=_environment(),
             timeout=_LIMIT,
             check=False,
         )

@@ -116,7 +116,10 @@ def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
     except OSError as error:
         why = f"rsync.verified cannot be written: {error.strerror}; let this user write in the run"
         return standing._replace(verdict=UNCHECKED, error=why, mended=False)
-    return standing._replace(verdict=GOOD, bad=(), bad_count=0, untold=True, follow=True)
+    is_news = standing.mended or not standing.again
+    return standing._replace(
+        verdict=GOOD, bad=(), bad_count=0, untold=is_news, follow=not standing.again, again=False
+    )
 
 
 def _again(standing: Standing, found: Vouched, now: int) -> Standing:

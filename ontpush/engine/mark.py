@@ -58,16 +58,22 @@ def md5_of_rollup(run: bytes) -> Optional[str]:
 
 
 def vouches(
-    mark: Optional[Dict[str, str]], rollup: Optional[str], run: bytes, destination: str
+    mark: Optional[Dict[str, str]],
+    rollup: Optional[str],
+    run: bytes,
+    instrument: str,
+    destination: str,
 ) -> bool:
-    """Whether a mark stands for this roll-up of the run that lies at `run` below this destination.
+    """Whether a mark stands for this roll-up of what `instrument` has at `run` and sent there.
 
-    A run that was renamed brings its mark along, and nothing of it lies under its new name.
+    A run that was renamed, or copied to another sequencer, brings its mark along, and nothing of
+    it lies at its new place.
     """
     return (
         mark is not None
         and rollup is not None
         and mark.get("rollup") == rollup
         and mark.get("run") == shown(run).strip()
+        and mark.get("instrument") == instrument.strip()
         and mark.get("destination") == destination
     )

@@ -8,6 +8,7 @@ import re
 import subprocess
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ontpush.engine.orphans import tick_mark
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import OutOfReach, WrongCall
 
@@ -100,11 +101,14 @@ def command_line(
 ) -> List[bytes]:
     """The call of rsync that sends what is named on its standard input, or what flags select.
 
-    A directory that nobody may write in could not take the roll-up. What is fetched comes from a
-    host that is trusted with its own runs alone: no links, and no programs with rights of ours.
+    What is fetched comes from a host that is trusted with its own runs alone: no links, and no
+    programs with rights of ours.
     """
-    fetching = ["rsync", "-pt", "--chmod=Du+rwx,Fu+rw,ug-s"]
-    command = fetching if transport.fetches else ["rsync", "-lpt", "--chmod=Du+rwx"]
+    if transport.fetches:
+        command = ["rsync", "-pt", "--chmod=Du+rwx,Fu+rw,ug-s"]
+    else:
+        # Directories there are the cluster's own: a link to one is followed, a file not replaced.
+        command = ["rsync", "-lpt", "--no-implied-dirs"]
     if by_name:
         command += ["--files-from=-", "--from0"]
     # What is equal is named too: a file that is not named at all was left out by a flag.
@@ -116,8 +120,9 @@ def command_line(
         command += ["-e", " ".join(_quoted(part) for part in transport.ssh_command())]
     command += transport.flags
     command += own_flags
-    # With --partial a file that was broken off would stand there under its own name.
-    command += ["--no-partial", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
+    # With --partial a file that was broken off would stand there under its own name; with
+    # --hard-links not every name would be told.
+    command += ["--no-partial", "--no-hard-links", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
     words = [from_argument(word) for word in [*command, "--"]]
     ends = [root + b"/", from_argument(transport.destination.root)]
     return [*words, *(reversed(ends) if transport.fetches else ends)]
@@ -131,8 +136,7 @@ def _quoted(part: str) -> str:
 def environment() -> Dict[str, str]:
     """Ours, without what would change rsync behind our back, and with messages in English."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
-    kept["LC_ALL"] = "C"
-    return kept
+    return {**kept, **tick_mark(), "LC_ALL": "C"}
 
 
 def require_rsync() -> str:
@@ -174,6 +178,20 @@ _BREAKING = {
     "--copy-unsafe-links": "would follow symbolic links",
     "--copy-dirlinks": "would follow symbolic links",
     "--write-devices": "would write where no file is",
+    "--size-only": "would take a changed file for one that has arrived",
+    "--remote-option": "would change what the other end does behind ontpush's back",
+    "--iconv": "would give files other names than the roll-up has",
+    "--fake-super": "would not write links as links",
+    "--munge-links": "would not write links as links",
+    "--no-relative": "would throw all runs together",
+    "--no-R": "would throw all runs together",
+    "--old-dirs": "is how ontpush itself names the files",
+    "--old-d": "is how ontpush itself names the files",
+    "--no-itemize-changes": "would hide what has arrived",
+    "--no-i": "would hide what has arrived",
+    "--stderr": "would hide what has arrived",
+    "--msgs2stderr": "would hide what has arrived",
+    "--no-msgs2stderr": "would hide what has arrived",
     "--files-from": "is how ontpush itself names the files",
     "--no-from0": "is how ontpush itself names the files",
     "--quiet": "would hide what has arrived",
@@ -187,6 +205,7 @@ _BREAKING = {
 }
 _BREAKING_LETTERS = {
     "n": "--dry-run",
+    "M": "--remote-option",
     "s": "--protect-args",
     "q": "--quiet",
     "L": "--copy-links",
@@ -203,6 +222,8 @@ def check_flags(flags: Iterable[str]) -> None:
             continue
         if not flag.startswith("-") or flag in ("-", "--"):
             raise WrongCall(f"{flag!r} is no flag for rsync; after DEST only those may come")
+        if flag in ("--exclude-from=-", "--include-from=-"):
+            raise WrongCall(f"{flag}: standard input holds the list of files; name a file")
         may_be_argument = "=" not in flag
         for name in _long_names(flag):
             if name.startswith("--del") and name != "--delay-updates":
@@ -216,7 +237,7 @@ def _long_names(flag: str) -> List[str]:
         return [flag.split("=")[0]]
     names = []
     for letter in flag[1:]:
+        names.append(_BREAKING_LETTERS.get(letter, "-" + letter))
         if letter in _OWN_ARGUMENT:
             break
-        names.append(_BREAKING_LETTERS.get(letter, "-" + letter))
     return names
