@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -382,6 +383,18 @@ def test_a_mail_server_that_is_down_holds_nothing_up_and_is_tried_again(
     assert mailbox.subjects() == [f"verified: {pushed.name} (gridion)"]
     ticked(monitor)
     assert mailbox.subjects() == []
+
+
+def test_a_mail_server_that_says_nothing_is_given_up(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"smtp://127.0.0.1:{mute.getsockname()[1]}/?to=a@b"
+        monitor.settings["notify"] = [{"url": url}, {"url": mailbox.url}]
+        ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "timed out" in ran.err
+    assert mailbox.subjects() == [f"verified: {pushed.name} (gridion)"]
 
 
 def test_one_notifier_that_is_down_keeps_no_other_from_telling(
