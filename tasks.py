@@ -22,6 +22,9 @@ CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 Version = tuple[int, ...]
 FLOOR: Version = (3, 6)
 
+# ansible-core 2.16, the last that manages Python 3.6, runs on Pythons before this one.
+TOO_NEW_FOR_MK1C: Version = (3, 13)
+
 # Tells version and path, the real one behind a wrapper. Fails in a virtual environment, which may
 # hold packages that a host does not have.
 PROBE = """
@@ -47,15 +50,18 @@ def demo(c: Context) -> None:
 
 @task(help={"fix": "put right what can be, and format"})
 def lint(c: Context, fix: bool = False) -> None:
-    """Check style, types and that Python 3.6 still does; --fix formats."""
-    vermin = str(Path(PYTHON).with_name("vermin"))
+    """Check style, types, roles, and that Python 3.6 still does; --fix formats."""
+    path = os.pathsep.join([str(Path(PYTHON).parent), *os.get_exec_path()])
     checks = [
         [PYTHON, "-m", "ruff", "check", *["--fix"] * fix],
         [PYTHON, "-m", "ruff", "format", *["--check"] * (not fix)],
         [PYTHON, "-m", "mypy"],
         # Without postponed evaluation, which 3.6 does not have, annotations are evaluated.
-        [PYTHON, vermin, "--quiet", "--violations", "--eval-annotations", "-t=3.6-", "ontpush"],
+        [tool("vermin"), "--quiet", "--violations", "--eval-annotations", "-t=3.6-", "ontpush"],
         ["sh", "-n", "inv"],
+        [tool("yamllint"), "--strict", "."],
+        # It looks for ansible-playbook on PATH.
+        ["env", f"PATH={path}", tool("ansible-lint"), "-q", "--strict", "--profile=production"],
     ]
     finish(max([run(c, *check) for check in checks]))
 
@@ -71,6 +77,27 @@ def test(c: Context, only: str = "", python: str = "") -> None:
     """Lint, then run all tests, on Python 3.6 and on the newest here."""
     hosts = given_python(python) if python else host_pythons()
     finish(max([run_tests(c, version, path, only) for version, path in hosts.items()]))
+
+
+@task(
+    help={
+        "inventory": "file or directory that names your hosts; default: inventory",
+        "limit": "set up these hosts only",
+        "check": "only tell what would change",
+    }
+)
+def deploy(c: Context, inventory: str = "", limit: str = "", check: bool = False) -> None:
+    """Set up the sequencers and the cluster of the inventory, as playbooks/site.yml does."""
+    if sys.version_info >= TOO_NEW_FOR_MK1C:
+        print(
+            f"{PYTHON} is Python {dotted(sys.version_info[:2])}, too new for the ansible-core that"
+            " manages a Mk1C (Python 3.6): it is out of reach from here. Take a controller with"
+            " Python 3.10 to 3.12 for it.",
+            file=sys.stderr,
+        )
+    hosts = ["-i", from_caller(inventory)] if inventory else []
+    given = [*hosts, *["--limit", limit] * bool(limit), *["--check"] * check]
+    finish(run(c, tool("ansible-playbook"), *given, "playbooks/site.yml"))
 
 
 @task(name="hash", help={"run": "directory of the run", **PROGRAM_HELP})
@@ -119,8 +146,8 @@ def bench(c: Context, quick: bool = False, only: str = "") -> None:
 
 @task
 def reference(c: Context) -> None:
-    """Write docs/reference.md anew from the program's own options."""
-    finish(run(c, PYTHON, "-m", "tests.reference"))
+    """Write docs/reference.md and the roles' tables anew from what they describe."""
+    finish(max(run(c, PYTHON, "-m", module) for module in ("tests.reference", "tests.role_pages")))
 
 
 @task
@@ -152,6 +179,11 @@ def run(c: Context, *command: str) -> int:
     except KeyboardInterrupt:
         # The terminal has told the child too: it ends in its own time, and nothing comes after it.
         raise Exit(code=as_in_shell(child.wait()) or 130) from None
+
+
+def tool(name: str) -> str:
+    """The path of a program in .venv."""
+    return str(Path(PYTHON).with_name(name))
 
 
 def as_in_shell(code: int) -> int:

@@ -18,7 +18,7 @@ from ontpush.settings import load_settings
 from ontpush.terminal import Terminal
 
 # These say nothing when all is well, unless somebody watches or asks.
-WORKERS = ("push", "hash", "skip", "retry")
+WORKERS = ("push", "hash", "skip", "retry", "pull", "monitor")
 
 
 class Command(NamedTuple):
@@ -48,6 +48,16 @@ COMMANDS = (
     Command("verify", "RUN...", "check a run against its roll-up, and MinKNOW's own sums"),
     Command("check", "[SRC DEST]", "is everything in order here, and what to do if not"),
     Command("skip", "RUN REASON", "leave a run alone from now on"),
+    Command(
+        "pull",
+        "[INSTRUMENT...]",
+        "one tick on the cluster: fetch what sequencers have hashed, verify, mark done",
+    ),
+    Command(
+        "monitor",
+        "[ROOT]",
+        "one tick on the cluster: verify what arrived, tell people what they must know",
+    ),
     Command("retry", "RUN", "take skip, failure or done back: the next tick looks again"),
 )
 
@@ -142,6 +152,10 @@ def _perform(call: Dict[str, Any]) -> Result:
     }
     if words and not next(each for each in COMMANDS if each.name == name).arguments:
         raise WrongCall(f"{words[0]!r} is too much: {name} takes no arguments")
+    if name == "monitor" and words:
+        if len(words) > 1:
+            raise WrongCall(f"{words[1]!r} is too much; give one directory")
+        flags["root"] = words[0]
     if name in ("push", "check"):
         flags.update(_places(words, may_have_flags=name == "push"))
     settings = load_settings(call["config"], flags)

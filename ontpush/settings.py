@@ -10,7 +10,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.transport import Transport, check_flags, parse_destination
 from ontpush.facts.configuration import defaults, read_configuration
 from ontpush.facts.names import from_argument, shown
-from ontpush.facts.trouble import BadConfiguration, WrongCall
+from ontpush.facts.trouble import BadConfiguration, OutOfReach, WrongCall
 from ontpush.facts.words import LOG_WARN
 
 _SYSTEM_CONFIGURATION = "/etc/ontpush/config.yml"
@@ -70,6 +70,20 @@ def existing_source(settings: Mapping[str, Any]) -> bytes:
     return source
 
 
+def fleet_root(settings: Mapping[str, Any]) -> bytes:
+    """The cluster's directory of instruments as a real path. WrongCall, OutOfReach."""
+    if not settings["root"]:
+        raise WrongCall("which instruments? give their directory, or `root` in the configuration")
+    root = os.path.realpath(from_argument(settings["root"]))
+    try:
+        os.listdir(root)
+    except OSError as error:
+        raise OutOfReach(
+            f"{shown(root)}: cannot be read: {error.strerror}; is its disk mounted?"
+        ) from error
+    return root
+
+
 def transport(settings: Mapping[str, Any]) -> Transport:
     """How to reach the destination. WrongCall, or BadConfiguration for what the file says."""
     if not settings["destination"]:
@@ -89,6 +103,26 @@ def transport(settings: Mapping[str, Any]) -> Transport:
         settings["bwlimit"],
         tuple(settings["rsync_flags"]),
         WrongCall if "rsync_flags" in settings["by_flag"] else BadConfiguration,
+    )
+
+
+def transport_from(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Transport:
+    """How to fetch from a sequencer, one of the records of `pull`. WrongCall."""
+
+    def own(key: str) -> Any:
+        return facts.get(key) or settings[key]
+
+    return Transport(
+        parse_destination(facts["source"]),
+        own("ssh_key"),
+        own("ssh_known_hosts"),
+        own("ssh_port"),
+        settings["connect_timeout"],
+        settings["io_timeout"],
+        settings["transfer_hours"],
+        settings["bwlimit"],
+        tuple(settings["rsync_flags"]),
+        fetches=True,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cluster import Cluster
+from tests.lab.mailbox import Mailbox
 from tests.lab.minknow import SimulatedRun, real_layout
 from tests.lab.oldrsync import OldRsync, old_rsync
 from tests.program import CHECKOUT, Program, wait_for
@@ -26,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=sys.executable,
         metavar="PATH",
         help="the Python that runs the program under test, as on a host",
+    )
+    parser.addoption(
+        "--lab",
+        default=".lab",
+        metavar="DIR",
+        help="the state directory of the lab that tests/fleet looks at",
     )
 
 
@@ -90,6 +97,39 @@ def cluster(_sshd: Cluster, program: Program) -> Iterator[Cluster]:
     wait_for(lambda: not _sshd.sessions(), "a session on the cluster does not end")
     for path in _sshd.directory.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The cluster's directory of instruments."""
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def gridion(root: Path) -> Path:
+    """Where one instrument pushes to."""
+    (root / "gridion").mkdir()
+    return root / "gridion"
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
+    """A mail server with nothing in it."""
+    with Mailbox(tmp_path / "mail") as mailbox:
+        yield mailbox
+
+
+@pytest.fixture
+def monitor(host_python: str, tmp_path: Path, root: Path, mailbox: Mailbox) -> Iterator[Program]:
+    """The program on the cluster, which tells everything by mail."""
+    program = Program(host_python, tmp_path / "login")
+    program.settings.update(root=str(root), notify=[{"url": mailbox.url}], disk_percent=100)
+    yield program
+    left = program.processes()
+    program.kill_all()
+    assert not left
+    assert not os.listdir(program.temporary)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ NOT_THERE = (".ontpush", "rsync.skip")
 
 _EVENT = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"
-    r" (?P<word>SCAN|SYNC|DONE|SKIP|MARK DONE|FAIL|REOPEN|STALL|WARN)(?: (?P<text>.*))?"
+    r" (?P<word>SCAN|SYNC|DONE|SKIP|MARK DONE|FAIL|REOPEN|STALL|WARN|VERIFY|TELL)"
+    r"(?: (?P<text>.*))?"
 )
 
 
@@ -249,9 +250,9 @@ def rollup(run: Path) -> dict[bytes, str]:
     return {line[line.index(b"  ") + 2 :]: line[: line.index(b"  ")].decode() for line in lines}
 
 
-def mark(run: Path) -> dict[str, str]:
-    """The done mark of a run: its date, and its `key: value` lines."""
-    date, *lines = (run / "rsync.done").read_text().splitlines()
+def mark(run: Path, name: str = "rsync.done") -> dict[str, str]:
+    """A mark in a run: its date, and its `key: value` lines."""
+    date, *lines = (run / name).read_text().splitlines()
     pairs = [line.split(": ", 1) for line in lines]
     return {"date": date, **dict(pairs)}
 
@@ -270,3 +271,18 @@ def coreutils_agree(run: Path) -> bool:
 def is_done(run: Path) -> bool:
     """Whether a done mark vouches for the roll-up beside it, and that for the bytes."""
     return mark(run)["rollup"] == md5(run / "md5sum") and coreutils_agree(run)
+
+
+def is_verified(run: Path) -> bool:
+    """Whether the cluster vouches for the roll-up in the run, and that for the bytes."""
+    if not (run / "rsync.verified").exists():
+        return False
+    return mark(run, "rsync.verified")["rollup"] == md5(run / "md5sum") and coreutils_agree(run)
+
+
+def turn_a_bit(path: Path) -> None:
+    """Damage a file, and leave its size and time as they were."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

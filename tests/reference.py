@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ontpush.command_line import COMMANDS
-from ontpush.facts.options import OPTIONS, SWITCH, Option
+from ontpush.facts.options import CHOICES, OPTIONS, RECORDS, SWITCH, Option
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -33,7 +33,7 @@ EXIT_CODES = """\
 | 0 | all well |
 | 1 | some run failed, the others were still done |
 | 64 | wrong call |
-| 69 | destination out of reach |
+| 69 | destination, sequencer or root out of reach |
 | 75 | another tick is at work, or a passing fault: the next tick will do |
 | 78 | configuration, or what it leads to on this host |
 | 130, 143 | ended by Ctrl-C, by SIGTERM |
@@ -75,13 +75,24 @@ def _default(option: Option) -> str:
 
 
 def _keys() -> str:
-    rows = [f"| `{each.key}` | {_kind(each)} | {each.help}{_default(each)} |" for each in OPTIONS]
+    rows = [row for option in OPTIONS for row in _rows(option, "")]
     return "\n".join(["| key | kind | meaning |", "| --- | --- | --- |", *rows, ""])
 
 
+def _rows(option: Option, within: str) -> Iterator[str]:
+    """The row of a key, and those of the keys in each item of its list."""
+    name = within + option.key
+    yield f"| `{name}` | {_kind(option)} | {option.help}{_default(option)} |"
+    for field in option.fields:
+        yield from _rows(field, f"{name}[].")
+
+
 def _kind(option: Option) -> str:
+    if option.kind == RECORDS:
+        return "list of mappings"
     if option.choices:
-        return " or ".join(f"`{choice}`" for choice in option.choices)
+        several = "some of " if option.kind == CHOICES else ""
+        return several + " or ".join(f"`{choice}`" for choice in option.choices)
     if option.low is not None and option.high is not None:
         return f"{option.kind}, {option.low:g} to {option.high:g}"
     return f"{option.kind}: {option.wanted}" if option.wanted else option.kind

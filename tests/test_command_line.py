@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.lab.minknow import SimulatedRun, snapshot
-from tests.program import CHECKOUT, Program
+from tests.program import CHECKOUT, Program, mark
 
 COMMANDS = ["push", "hash", "status", "verify", "check", "skip", "retry"]
 
@@ -358,6 +358,9 @@ def test_the_heartbeat_tells_how_instrument_and_runs_stand(
     assert state["files"] == state["sent_files"] > 0
     assert state["bytes"] == state["sent_bytes"] > 0
     assert state["error"] is None
+    assert state["rollup"] == mark(arrived / state["run"])["rollup"]
+    assert 0 < state["first_sent_at"] <= state["done_at"]
+    assert facts["errors"] == []
 
 
 def test_every_tick_sends_a_heartbeat_also_an_idle_one_and_one_that_fails(

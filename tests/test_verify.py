@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.deep import DEPTH, deep_directory
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, Ran
+from tests.program import Program, Ran, turn_a_bit
 
 
 @pytest.fixture
@@ -27,14 +27,6 @@ def bad(ran: Ran) -> list[tuple[str, str]]:
     return [(each["path"], each["problem"]) for each in run["bad"]]
 
 
-def damage(path: Path) -> None:
-    """Turn a bit, and leave size and time as they were."""
-    times, content = path.stat(), bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
 def test_a_good_run_is_all_well(program: Program, sent: Path) -> None:
     ran = program.run("verify", "--json", sent)
     assert (ran.code, ran.err, bad(ran)) == (0, "", [])
@@ -47,7 +39,7 @@ def test_a_good_run_is_all_well(program: Program, sent: Path) -> None:
 def test_every_kind_of_bad_file_is_named(program: Program, sent: Path) -> None:
     missing, damaged = sorted(sent.glob("fastq_pass/*"))
     missing.unlink()
-    damage(damaged)
+    turn_a_bit(damaged)
     (sent / "pod5_pass" / "extra [1]").write_text("x")
     ran = program.run("verify", "--json", sent)
     assert bad(ran) == sorted(
@@ -90,7 +82,7 @@ def test_minknows_own_sums_find_what_was_damaged_before_it_was_hashed(
     run = SimulatedRun(data, files=1, hashes=True)
     run.write_all()
     victim = next(run.path.glob("fastq_pass/*"))
-    damage(victim)
+    turn_a_bit(victim)
     program.pushed(data, arrived)
     ran = program.run("verify", "--json", arrived / run.path.relative_to(data))
     assert bad(ran) == [(f"fastq_pass/{victim.name}", "sha256")]

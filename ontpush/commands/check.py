@@ -8,13 +8,23 @@ import sys
 import time
 from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
+from ontpush.cluster.fleet import instruments
+from ontpush.cluster.mail import NotTold, parse_mail_url, probe_mail_server
+from ontpush.cluster.tell import make_notifiers
 from ontpush.engine.find import find_runs
 from ontpush.engine.send import Comparing
 from ontpush.engine.transport import Destination, parse_destination, require_rsync
 from ontpush.facts.names import human_size, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, run_failed, unwritable
+from ontpush.facts.words import KINDS
 from ontpush.result import Result, table
-from ontpush.settings import existing_source, state_dir, transport
+from ontpush.settings import (
+    existing_source,
+    fleet_root,
+    state_dir,
+    transport,
+    transport_from,
+)
 
 OK, WARN, WRONG = "ok", "warn", "WRONG"
 _SAFE_RSYNC = (3, 5)
@@ -36,7 +46,9 @@ Look = Callable[[Mapping[str, Any]], Iterator[Finding]]
 
 def check(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     """Look at everything, also after something was found wrong."""
-    findings = [finding for look in LOOKS for finding in _look(look, settings)]
+    is_cluster = settings["root"] and not settings["destination"]
+    looks = CLUSTER_LOOKS if is_cluster else LOOKS
+    findings = [finding for look in looks for finding in _look(look, settings)]
     rows = [[each.verdict, each.what, each.text] for each in findings]
     data = {"checks": [{"what": a, "verdict": b, "text": c} for a, b, c, _ in findings]}
     troubles = [each.trouble for each in findings if each.trouble]
@@ -64,20 +76,32 @@ def _configuration(settings: Mapping[str, Any]) -> Iterator[Finding]:
     transport(settings)
 
 
+def _software(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """programs."""
+    yield Finding("configuration", OK, settings["config_file"] or "no file: flags and defaults")
+    yield Finding("python", OK, sys.version.split()[0])
+    if settings["pull"]:
+        yield _rsync()
+        yield _program("ssh", ["ssh", "-V"], "install the package openssh-client")
+
+
 def _programs(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """programs."""
     yield Finding("python", OK, sys.version.split()[0])
-    version = require_rsync()
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < _SAFE_RSYNC:
-        text = f"{version} lacks the security fixes of 3.5.0: update it when the host allows"
-        yield Finding("rsync", WARN, text)
-    else:
-        yield Finding("rsync", OK, version)
+    yield _rsync()
     if _destination(settings).host is not None:
         yield _program("ssh", ["ssh", "-V"], "install the package openssh-client")
     if shutil.which("ionice") is None and settings["ionice"] != "none":
         yield Finding("ionice", WARN, "is missing: the work has the same claim to the disk as all")
+
+
+def _rsync() -> Finding:
+    version = require_rsync()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < _SAFE_RSYNC:
+        text = f"{version} lacks the security fixes of 3.5.0: update it when the host allows"
+        return Finding("rsync", WARN, text)
+    return Finding("rsync", OK, version)
 
 
 def _program(name: str, command: List[str], advice: str) -> Finding:
@@ -189,11 +213,70 @@ def _state(settings: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _disk(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """disk."""
-    for path in (existing_source(settings), state_dir(settings)):
+    yield from _disks(existing_source(settings), state_dir(settings))
+
+
+def _disks(*paths: bytes) -> Iterator[Finding]:
+    for path in paths:
         disk = os.statvfs(path)
         free = disk.f_bavail * disk.f_frsize
         verdict = WARN if free < _LITTLE_SPACE and free * 10 < disk.f_blocks * disk.f_frsize else OK
         yield Finding("disk", verdict, f"{human_size(free)} free at {shown(path)}")
+
+
+def _instruments(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """instruments."""
+    root = fleet_root(settings)
+    found = instruments(root, [each["instrument"] for each in settings["pull"]])
+    locked = [each.base for each in found if not os.access(each.base, os.W_OK | os.X_OK)]
+    locked = [base for base in locked if os.path.exists(base)]
+    if locked:
+        yield _wrong("instruments", f"{shown(locked[0])} cannot be written by this user")
+    elif found:
+        yield Finding("instruments", OK, f"{len(found)} below {shown(root)}")
+    else:
+        yield Finding("instruments", WARN, f"none has sent a heartbeat below {shown(root)} yet")
+
+
+def _notifiers(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """notify."""
+    notifiers = make_notifiers(settings)
+    if not notifiers:
+        yield Finding("notify", WARN, "nobody is told anything: name somebody under `notify`")
+    for each in notifiers:
+        server = parse_mail_url(each.url)
+        try:
+            if server:
+                probe_mail_server(server)
+        except NotTold as error:
+            yield _wrong(each.name, str(error))
+            continue
+        yield Finding(each.name, OK, "takes " + ", ".join(k for k in KINDS if k in each.kinds))
+
+
+def _slurm(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """slurm."""
+    if settings["verify_in"] == "slurm":
+        yield _program("sbatch", ["sbatch", "--version"], "put Slurm's programs on the PATH")
+        yield _program("squeue", ["sinfo", "-h"], "does the controller answer? see sinfo")
+
+
+def _sequencers(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """sequencers."""
+    for each in settings["pull"]:
+        name = each["instrument"]
+        try:
+            with Comparing(transport_from(settings, each), state_dir(settings), []) as probe:
+                probe.finish()
+        except Trouble as error:
+            yield Finding(name, WRONG, error.message, error)
+            continue
+        yield Finding(name, OK, "lets this key read")
+
+
+def _own_disks(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """disk."""
+    yield from _disks(fleet_root(settings), state_dir(settings))
 
 
 def _cron(_: Mapping[str, Any]) -> Iterator[Finding]:
@@ -202,12 +285,13 @@ def _cron(_: Mapping[str, Any]) -> Iterator[Finding]:
         with open("/etc/cron.d/ontpush", encoding="utf-8", errors="replace") as file:
             entries = file.read()
     except OSError:
-        entries = "\n".join(_output_lines(["crontab", "-l"]))
+        tables = [_output_lines([program, "-l"]) for program in ("crontab", "scrontab")]
+        entries = "\n".join(line for lines in tables for line in lines)
     lines = [line for line in entries.splitlines() if "ontpush" in line and line[:1] != "#"]
     if lines:
         yield Finding("cron", OK, lines[-1].strip())
     else:
-        yield Finding("cron", WARN, "no entry calls ontpush: nothing is pushed by itself")
+        yield Finding("cron", WARN, "no entry calls ontpush: nothing happens by itself")
 
 
 def _clock(_: Mapping[str, Any]) -> Iterator[Finding]:
@@ -231,6 +315,17 @@ LOOKS: List[Look] = [
     _probe,
     _write_access,
     _disk,
+    _cron,
+    _clock,
+]
+CLUSTER_LOOKS: List[Look] = [
+    _software,
+    _state,
+    _instruments,
+    _notifiers,
+    _slurm,
+    _sequencers,
+    _own_disks,
     _cron,
     _clock,
 ]

@@ -4,6 +4,8 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
+from ontpush.cluster.memory import Memory
+from ontpush.cluster.overview import every_run
 from ontpush.engine.heartbeat import run_facts
 from ontpush.engine.ledger import RunRecord, existing_ledger, faults_told
 from ontpush.engine.mark import date_text
@@ -11,11 +13,13 @@ from ontpush.engine.progress import InHand, in_hand
 from ontpush.facts.names import for_json, human_size, human_time, shown
 from ontpush.facts.words import SENDING, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
-from ontpush.settings import state_dir
+from ontpush.settings import fleet_root, state_dir
 
 
 def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
-    """Every run that the ledger knows; reads no run, writes nothing."""
+    """Every run that the ledger knows, or on the cluster the fleet; reads no run."""
+    if settings["root"]:
+        return _fleet(settings)
     state = state_dir(settings)
     records: List[RunRecord] = []
     ledger = existing_ledger(state)
@@ -28,6 +32,33 @@ def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     headings = ["state", "files", "size", "sent", "run", "remarks"]
     lines = table(headings, rows) if rows else ["no tick has found a run yet"]
     return Result("status", lambda: {"runs": runs}, lambda: lines, [])
+
+
+def _fleet(settings: Mapping[str, Any]) -> Result:
+    expected = [each["instrument"] for each in settings["pull"]]
+    runs = list(every_run(fleet_root(settings), expected, Memory(state_dir(settings))))
+    headings = ["instrument", "state", "here", "files", "size", "sent", "run", "remarks"]
+    rows = [_fleet_row(facts) for facts in runs]
+    lines = table(headings, rows) if rows else ["no instrument has told of a run yet"]
+    return Result("status", lambda: {"runs": runs}, lambda: lines, [])
+
+
+def _fleet_row(facts: Dict[str, Any]) -> List[str]:
+    return [
+        facts["instrument"],
+        facts["state"],
+        facts["verdict"] or "",
+        "{:,}".format(facts["files"]),
+        human_size(facts["bytes"]),
+        _percent(facts),
+        shown(facts["run"].encode("utf-8", "surrogateescape")),
+        "; ".join(text for text in (facts["error"], facts["warning"]) if text),
+    ]
+
+
+def _percent(facts: Dict[str, Any]) -> str:
+    percent = 100 * facts["sent_bytes"] // facts["bytes"] if facts["bytes"] else 0
+    return f"{min(percent, 100)} %"
 
 
 def _as_it_stands(record: RunRecord) -> RunRecord:
@@ -60,12 +91,11 @@ def _row(record: RunRecord, facts: Dict[str, Any]) -> List[str]:
         remarks.insert(0, "{} at {}/s".format(facts["doing"], human_size(facts["rate"])))
         if facts["seconds_left"] is not None:
             remarks[0] += ", {} left".format(human_time(facts["seconds_left"]))
-    percent = 100 * facts["sent_bytes"] // facts["bytes"] if facts["bytes"] else 0
     return [
         facts["state"],
         "{:,}".format(facts["files"]),
         human_size(facts["bytes"]),
-        f"{min(percent, 100)} %",
+        _percent(facts),
         shown(os.path.relpath(record.path, record.source or b"/")),
         "; ".join(remarks),
     ]

@@ -37,7 +37,9 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
         found = re.search(pattern, text)
         if found:
             line = next((line for line in complaints if found.group().split("\n")[0] in line), "")
-            return kind(advice.format(place=place, line=line, to=transport.destination.text))
+            to = transport.destination.text
+            receiver = "this end" if transport.fetches else to
+            return kind(advice.format(place=place, line=line, to=to, receiver=receiver))
     # What the far end said of a full disk is sometimes lost together with the connection.
     silence = "no space left, or a disk that fails, at one end" if code == 11 else "no word why"
     line = complaints[0] if complaints else silence
@@ -47,8 +49,8 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
         return OutOfReach(f"{place} cannot be reached: {line}")
     if code in (2, 5, 12, 14, 126, 127) and transport.destination.host is not None:
         return OutOfReach(
-            f"{place} refuses rsync: {line}; the key's forced command must be"
-            " `rrsync -wo DIRECTORY`, or the account must have rsync"
+            f"{place} refuses rsync: {line}; the key's forced command must be `rrsync"
+            f" -{'r' if transport.fetches else 'w'}o DIRECTORY`, or the account must have rsync"
         )
     return RunFailed(f"rsync ended with {code}: {line}")
 
@@ -107,6 +109,6 @@ _KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
     (
         r"No space left on device|Disk quota exceeded",
         RunFailed,
-        "no space left at {to}: {line}",
+        "no space left at {receiver}: {line}",
     ),
 ]

@@ -12,7 +12,7 @@ from ontpush.engine.ledger import RunRecord
 from ontpush.engine.mark import date_text
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below, for_json
-from ontpush.facts.words import HEARTBEAT_DIRECTORY
+from ontpush.facts.words import DONE, HEARTBEAT_DIRECTORY
 
 
 def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
@@ -29,8 +29,8 @@ def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
     }
 
 
-def send_heartbeat(tick: Tick, exit_code: int) -> None:
-    """Send it, as it stands at the end of a tick. Trouble."""
+def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> None:
+    """Send it, as it stands at the end of a tick; `errors` are those of no single run. Trouble."""
     disk = os.statvfs(tick.source)
     records: List[RunRecord] = tick.ledger.runs(tick.source)
     facts = {
@@ -40,10 +40,19 @@ def send_heartbeat(tick: Tick, exit_code: int) -> None:
         "exit_code": exit_code,
         "free_bytes": disk.f_bavail * disk.f_frsize,
         "total_bytes": disk.f_blocks * disk.f_frsize,
-        "runs": [run_facts(record, tick.source) for record in records],
+        "errors": errors,
+        "runs": [_facts(record, tick.source) for record in records],
     }
     name = HEARTBEAT_DIRECTORY + b"/" + file_name(tick.instrument)
     deliver(tick.transport, tick.outbox, name, [json.dumps(facts).encode() + b"\n"])
+
+
+def _facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
+    """With what tells the cluster that something is new there, so that it need not look."""
+    facts = run_facts(record, source)
+    done_at = record.done_at if record.state == DONE else None
+    facts.update(rollup=record.rollup, done_at=done_at, first_sent_at=record.first_sent_at)
+    return facts
 
 
 def file_name(instrument: str) -> bytes:

@@ -5,19 +5,22 @@ the file holds a word while a tick is at work; whoever finds it there ends them 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Iterator
 
 from ontpush.engine.orphans import orphans_ended
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import TryLater, unwritable
+from ontpush.facts.trouble import BadConfiguration, TryLater, unwritable
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def only_one(state_dir: bytes) -> Iterator[None]:
-    """Hold the lock of the state directory, made if need be. TryLater where another holds it."""
-    path = os.path.join(state_dir, b"lock")
+def only_one(state_dir: bytes, name: bytes = b"lock", wait: bool = False) -> Iterator[None]:
+    """Hold a lock of the state directory, made if need be. TryLater where another holds it."""
+    path = os.path.join(state_dir, name)
     try:
         os.makedirs(state_dir, mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -26,8 +29,13 @@ def only_one(state_dir: bytes) -> Iterator[None]:
         raise unwritable(place, error, "name another with --state-dir") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise BadConfiguration(
+                    f"the disk of {shown(state_dir)} has no locks: mount it with flock (Lustre:"
+                    " -o flock), or name another place with --state-dir"
+                ) from error
             raise TryLater(
                 f"another tick holds {shown(path)}; this one leaves the work to it"
             ) from error

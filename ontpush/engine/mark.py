@@ -24,10 +24,10 @@ def mark_lines(now: float, facts: Mapping[str, object]) -> List[bytes]:
     return [line.encode("utf-8", "backslashreplace") + b"\n" for line in lines]
 
 
-def read_mark(run: bytes) -> Optional[Dict[str, str]]:
+def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
     """The `key: value` lines of a run's mark and its `date`, or None where there is no mark."""
     try:
-        with open_regular(os.path.join(run, DONE_MARK)) as file:
+        with open_regular(os.path.join(run, name)) as file:
             lines = file.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return None
@@ -51,7 +51,8 @@ def md5_of_rollup(run: bytes) -> Optional[str]:
     """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
     try:
         with open_regular(os.path.join(run, ROLLUP)) as file:
-            return md5_and_size(file)[0]
+            # Not line by line: whoever may write there could write one line without end.
+            return md5_and_size(iter(lambda: file.read(1 << 20), b""))[0]
     except OSError:
         return None
 

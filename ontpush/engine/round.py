@@ -10,7 +10,7 @@ from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
 from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
-from ontpush.facts.names import below
+from ontpush.facts.names import below, shown
 from ontpush.facts.trouble import RunFailed, Trouble, run_failed
 from ontpush.facts.words import DONE, LOG_FAIL, LOG_WARN, SKIPPED
 
@@ -53,7 +53,7 @@ def go_round(tick: Tick) -> Round:
         reports.append(report)
     _note_gone(tick, list(records.values()), sure=not troubles)
     if reachable:
-        troubles += _beat(tick, troubles)
+        troubles += _beat(tick, reports, troubles)
     return Round(reports, troubles)
 
 
@@ -105,9 +105,15 @@ def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:
             tick.log.event(LOG_WARN, relative, "its directory is gone, and it was not done")
 
 
-def _beat(tick: Tick, troubles: List[Trouble]) -> List[Trouble]:
+def _beat(tick: Tick, reports: List[RunReport], troubles: List[Trouble]) -> List[Trouble]:
+    visited = {report.record.path for report in reports}
+    at_large = [
+        "{}: {}".format(shown(each.run or b""), each.message)
+        for each in troubles
+        if os.path.join(tick.source, each.run or b"") not in visited
+    ]
     try:
-        send_heartbeat(tick, 1 if troubles else 0)
+        send_heartbeat(tick, 1 if troubles else 0, at_large)
     except Trouble as error:
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
         return [error]

@@ -26,14 +26,15 @@ Self = TypeVar("Self", bound="Call")
 class Call:
     """One call of rsync, read by a thread of its own so that sums can be taken meanwhile.
 
-    Use as a context manager and `finish()` in it; leaving it early ends rsync.
+    Without names, flags select what goes. Use as a context manager and `finish()` in it; leaving
+    it early ends rsync.
     """
 
     def __init__(
         self,
         transport: Transport,
         root: bytes,
-        names: Iterable[bytes],
+        names: Optional[Iterable[bytes]],
         own_flags: List[str],
         largest: int = 0,
     ) -> None:
@@ -43,13 +44,13 @@ class Call:
         self._transport = transport
         # Both are closed in __exit__. Without the slash rsync takes a name that begins with # or
         # ; for a comment.
-        self._list = _temporary(b"/" + name + b"\0" for name in names)
+        self._list = _temporary(b"/" + name + b"\0" for name in names or ())
         self._errors = _temporary([])
         self._reader = threading.Thread(target=self._read, daemon=True)
         # Not Thread.join: broken off by a signal, it may wait for ever the next time.
         self._read_all = threading.Event()
         self._fault: Optional[BaseException] = None
-        command = command_line(transport, root, own_flags)
+        command = command_line(transport, root, own_flags, by_name=names is not None)
         limit = transport.transfer_hours * 3600
         try:
             self._child = Child(command, self._list, self._errors, limit, environment())

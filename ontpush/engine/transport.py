@@ -57,7 +57,8 @@ def parse_destination(text: str) -> Destination:
 class Transport(NamedTuple):
     """How rsync is called: options of the configuration that matter to it.
 
-    Where rsync refuses its flags, it is `flags_trouble`.
+    With `fetches` files come from the place that is called the destination elsewhere. Where rsync
+    refuses its flags, it is `flags_trouble`.
     """
 
     destination: Destination
@@ -70,6 +71,7 @@ class Transport(NamedTuple):
     bwlimit: Optional[str]
     flags: Tuple[str, ...]
     flags_trouble: Type[Trouble] = WrongCall
+    fetches: bool = False
 
     def ssh_command(self) -> List[str]:
         """ssh that asks nothing, shares nothing and gives up in time."""
@@ -96,11 +98,21 @@ class Transport(NamedTuple):
         return command
 
 
-def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> List[bytes]:
-    """The call of rsync that sends what is named on its standard input."""
-    command = ["rsync", "-lpt", "--files-from=-", "--from0"]
-    # Directories there are the cluster's own: a link to one is followed, a file is not replaced.
-    command.append("--no-implied-dirs")
+def command_line(
+    transport: Transport, root: bytes, own_flags: List[str], by_name: bool = True
+) -> List[bytes]:
+    """The call of rsync that sends what is named on its standard input, or what flags select.
+
+    What is fetched comes from a host that is trusted with its own runs alone: no links, and no
+    programs with rights of ours.
+    """
+    if transport.fetches:
+        command = ["rsync", "-pt", "--chmod=Du+rwx,Fu+rw,ug-s"]
+    else:
+        # Directories there are the cluster's own: a link to one is followed, a file not replaced.
+        command = ["rsync", "-lpt", "--no-implied-dirs"]
+    if by_name:
+        command += ["--files-from=-", "--from0"]
     # What is equal is named too: a file that is not named at all was left out by a flag.
     command += ["-i", "-i"]
     command.append(f"--timeout={transport.io_timeout}")
@@ -114,7 +126,8 @@ def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> Lis
     # --hard-links not every name would be told.
     command += ["--no-partial", "--no-hard-links", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
     words = [from_argument(word) for word in [*command, "--"]]
-    return [*words, root + b"/", from_argument(transport.destination.root)]
+    ends = [root + b"/", from_argument(transport.destination.root)]
+    return [*words, *(reversed(ends) if transport.fetches else ends)]
 
 
 def _quoted(part: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
 from ontpush.engine.confirm import confirm
+from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.deliver import deliver
 from ontpush.engine.find import Found, final_summaries, list_directory
 from ontpush.engine.hashing import file_trouble
@@ -24,7 +25,6 @@ from ontpush.engine.rotten import rotten_files
 from ontpush.engine.stock import is_due, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
-from ontpush.facts.minknow import Promised, count_kinds
 from ontpush.facts.names import below, human_size, human_time, plural, shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, Trouble, unwritten
@@ -229,12 +229,8 @@ class Visit:
             self._mark()
 
     def _warn_of_counts(self) -> None:
-        promised = Promised()
-        for name in final_summaries(self._found):
-            with open_regular(os.path.join(self.run.path, name)) as file:
-                promised.add(file.read(1 << 20).decode("utf-8", "replace"))
-        present = count_kinds(self._tick.ledger.names(self.run.id))
-        warning = "; ".join(promised.complaints(present)) or None
+        names = self._tick.ledger.names(self.run.id)
+        warning = warning_of_counts(self.run.path, final_summaries(self._found), names)
         if warning and warning != self.record.warning:
             self._log(words.LOG_WARN, warning)
         self._update(warning=warning)

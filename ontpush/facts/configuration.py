@@ -5,10 +5,21 @@ All faults are found at once, each with its place in the file.
 
 import json
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.facts.names import from_argument, shown
-from ontpush.facts.options import BY_KEY, CHOICE, INTEGER, NUMBER, OPTIONS, SWITCH, TEXTS, Option
+from ontpush.facts.options import (
+    BY_KEY,
+    CHOICE,
+    CHOICES,
+    INTEGER,
+    NUMBER,
+    OPTIONS,
+    RECORDS,
+    SWITCH,
+    TEXTS,
+    Option,
+)
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import BadConfiguration
 
@@ -54,19 +65,29 @@ class _Unreadable(Exception):
 
 def _pairs(text: str) -> List[Pair]:
     try:
-        loaded = json.loads(text, object_pairs_hook=list)
+        loaded = json.loads(text, object_pairs_hook=_Object)
     except RecursionError:
         raise _Unreadable("1: nested too deeply") from None
     except ValueError:
         return _yaml_pairs(text)
-    if not text.lstrip().startswith("{"):
+    if not isinstance(loaded, _Object):
         raise _Unreadable("1: holds no `key: value` lines")
     seen: Dict[str, int] = {}
     pairs = []
     for key, value in loaded:
-        pairs.append(Pair(key, value, _line_of(text, key, seen.get(key, 0))))
+        pairs.append(Pair(key, _plain(value), _line_of(text, key, seen.get(key, 0))))
         seen[key] = seen.get(key, 0) + 1
     return pairs
+
+
+class _Object(list):  # type: ignore[type-arg]
+    """The pairs of a JSON object: a key may stand twice, which must be told."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Object):
+        return {key: _plain(each) for key, each in value}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _line_of(text: str, key: str, nth: int) -> int:
@@ -123,16 +144,39 @@ def _faults(pairs: List[Pair]) -> List[Tuple[int, str]]:
             faults.append((pair.line, f"{pair.key}: stands in line {seen[pair.key]} already"))
         else:
             seen[pair.key] = pair.line
-            fault = fault_of(option, pair.value)
-            if fault:
-                faults.append((pair.line, f"{pair.key}: {fault}"))
+            faults += [(pair.line, fault) for fault in _faults_in(option, pair.value)]
     return faults
 
 
-def _hint(key: Any) -> str:
+def _faults_in(option: Option, value: Any) -> Iterator[str]:
+    """Every fault of a key's value, each with its place: `notify[0].kinds: must be …`."""
+    fault = fault_of(option, value)
+    if fault:
+        yield f"{option.key}: {fault}"
+    elif option.kind == RECORDS:
+        for number, record in enumerate(value or ()):
+            for place, text in _record_faults(option.fields, record):
+                yield f"{option.key}[{number}]{place}: {text}"
+
+
+def _record_faults(fields: Tuple[Option, ...], record: Dict[Any, Any]) -> Iterator[Tuple[str, str]]:
+    by_key = {field.key: field for field in fields}
+    for key, value in record.items():
+        if key not in by_key:
+            yield "", f"unknown key {key!r}{_hint(key, by_key)}"
+        else:
+            fault = fault_of(by_key[key], value)
+            if fault:
+                yield f".{key}", fault
+    for field in fields:
+        if field.required and record.get(field.key) is None:
+            yield "", f"`{field.key}` is missing"
+
+
+def _hint(key: Any, known: Mapping[str, Option] = BY_KEY) -> str:
     import difflib
 
-    close = difflib.get_close_matches(str(key), list(BY_KEY), 1)
+    close = difflib.get_close_matches(str(key), list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -148,6 +192,12 @@ def fault_of(option: Option, value: Any) -> Optional[str]:
         wrong, wanted = not isinstance(value, bool), "true or false"
     elif option.kind == TEXTS:
         wrong, wanted = not _are_texts(value), "a list of texts"
+    elif option.kind == CHOICES:
+        wrong = not (isinstance(value, list) and all(item in option.choices for item in value))
+        wanted = "a list of some of " + ", ".join(option.choices)
+    elif option.kind == RECORDS:
+        wrong = not (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+        wanted = "a list of mappings with " + ", ".join(field.key for field in option.fields)
     else:
         wrong, wanted = not _is_text(value), "text, in quotes where it looks like something else"
     if not wrong and option.pattern:

@@ -3,8 +3,11 @@
 import re
 from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Pattern, Tuple
 
-# Kinds of value: what the file must hold, and how a flag is read.
-TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
+from ontpush.facts.words import KINDS
+
+# Kinds of value: what the file must hold, and how a flag is read. RECORDS is a list of mappings,
+# each with the keys that `fields` names; CHOICES a list of some of `choices`.
+TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS, CHOICES, RECORDS = (
     "text",
     "path",
     "integer",
@@ -12,14 +15,18 @@ TEXT, PATH, INTEGER, NUMBER, CHOICE, SWITCH, TEXTS = (
     "choice",
     "switch",
     "texts",
+    "choices",
+    "records",
 )
 
-_TICK = frozenset(["push"])
+_TICK = frozenset(["push", "pull"])
 _SUMS = frozenset(["push", "hash", "verify"])
 _TAKERS = frozenset(["push", "hash"])
 # A part of a path that a search comes by: nothing is called `.`, `..` or nothing at all.
 _PART = r"(?!\.{1,2}(?:/|\Z))[^/]+"
-EVERY = frozenset(["push", "hash", "status", "verify", "check", "skip", "retry"])
+_CLUSTER = frozenset(["monitor", "pull"])
+_LOGGERS = _SUMS | _CLUSTER
+EVERY = _LOGGERS | frozenset(["status", "check", "skip", "retry"])
 
 
 class Option(NamedTuple):
@@ -27,6 +34,7 @@ class Option(NamedTuple):
 
     Numbers lie between `low` and `high`; each text is to match `pattern`, which `wanted` puts in
     words.
+    `fields` are the keys of each item of a list of records; one that is `required` must be there.
     """
 
     key: str
@@ -40,12 +48,33 @@ class Option(NamedTuple):
     choices: Tuple[str, ...] = ()
     pattern: Optional[Pattern[str]] = None
     wanted: str = ""
+    fields: "Tuple[Option, ...]" = ()
+    required: bool = False
 
     @property
     def flag(self) -> str:
         """`state_dir` is `--state-dir`."""
         return "--" + self.key.replace("_", "-")
 
+
+_NOTIFIER = (
+    Option(
+        "url",
+        TEXT,
+        None,
+        "mailto:WHO@WHERE, smtp://HOST/?to=WHO@WHERE, smtps://…, or any URL of the Apprise library",
+        required=True,
+    ),
+    Option("kinds", CHOICES, None, "what is told there; else everything", choices=KINDS),
+)
+
+_PULLED = (
+    Option("instrument", TEXT, None, "its name, and its directory's below root", required=True),
+    Option("source", TEXT, None, "where its runs are: USER@HOST:DIRECTORY", required=True),
+    Option("ssh_key", PATH, None, "else the one for all"),
+    Option("ssh_known_hosts", PATH, None, "else the one for all"),
+    Option("ssh_port", INTEGER, None, "else the one for all", low=1, high=65535),
+)
 
 OPTIONS = (
     Option("source", PATH, None, "directory that holds the runs, /data on a sequencer"),
@@ -85,11 +114,11 @@ OPTIONS = (
         low=0.01,
         high=87600,
     ),
-    Option("jobs", INTEGER, 1, "threads that take sums", _SUMS, "N", 1, 64),
+    Option("jobs", INTEGER, 1, "threads that take sums", _LOGGERS, "N", 1, 64),
     Option(
         "sidecars", SWITCH, None, "write FILE.md5 beside each file (hash: yes, push: no)", _TAKERS
     ),
-    Option("log", PATH, None, "append one line per run and event to this file", _SUMS, "FILE"),
+    Option("log", PATH, None, "append one line per run and event to this file", _LOGGERS, "FILE"),
     Option(
         "state_dir",
         PATH,
@@ -99,13 +128,13 @@ OPTIONS = (
         EVERY,
         "DIR",
     ),
-    Option("nice", INTEGER, 19, "processor niceness of the work", _SUMS, "N", 0, 19),
+    Option("nice", INTEGER, 19, "processor niceness of the work", _LOGGERS, "N", 0, 19),
     Option(
         "ionice",
         CHOICE,
         "idle",
         "disk class of the work",
-        _SUMS,
+        _LOGGERS,
         "CLASS",
         choices=("idle", "best-effort", "none"),
     ),
@@ -129,6 +158,40 @@ OPTIONS = (
     Option(
         "transfer_hours", NUMBER, 24, "a transfer that takes longer is ended", low=0.01, high=8760
     ),
+    Option("root", PATH, None, "on the cluster: the directory with one directory an instrument"),
+    Option("pull", RECORDS, [], "the sequencers that `pull` fetches from", fields=_PULLED),
+    Option("pull_jobs", INTEGER, 2, "sequencers to fetch from at the same time", low=1, high=64),
+    Option("notify", RECORDS, [], "who is told of what", fields=_NOTIFIER),
+    Option("mail_from", TEXT, None, "sender of mail; else this user at this host"),
+    Option("remind_hours", NUMBER, 24, "what is still wrong is told again after this", low=0.01),
+    Option(
+        "silent_minutes",
+        NUMBER,
+        90,
+        "an instrument that sends nothing for so long is silent: three of its ticks",
+        low=0.01,
+    ),
+    Option(
+        "disk_percent", NUMBER, 90, "a disk that is fuller is told, at both ends", low=0, high=100
+    ),
+    Option(
+        "verify_in",
+        CHOICE,
+        "local",
+        "where the monitor has runs verified: in its own tick, or in one Slurm job a run",
+        choices=("local", "slurm"),
+    ),
+    Option("slurm_partition", TEXT, None, "partition of the jobs that verify"),
+    Option("slurm_account", TEXT, None, "account of the jobs that verify"),
+    Option("slurm_time", TEXT, None, "time limit of a job that verifies, as sbatch takes it"),
+    Option("slurm_options", TEXTS, [], "more options for sbatch"),
+    Option("slurm_jobs", INTEGER, 100, "jobs of ours in Slurm's queue at a time", low=1),
+    Option("slurm_tries", INTEGER, 3, "tries for a job that is lost or fails", low=1, high=100),
+    Option("on_verified", TEXTS, [], "commands for sh, each started once for a verified run"),
+    Option(
+        "hook_minutes", NUMBER, 10, "a command of on_verified that lasts longer is ended", low=0.01
+    ),
+    Option("verify_hours", NUMBER, 24, "a verification that takes longer is ended", low=0.01),
 )
 
 BY_KEY: Mapping[str, Option] = {option.key: option for option in OPTIONS}

@@ -17,6 +17,8 @@ LOG_FAIL = "FAIL"
 LOG_REOPEN = "REOPEN"
 LOG_STALL = "STALL"
 LOG_WARN = "WARN"
+LOG_VERIFY = "VERIFY"
+LOG_TELL = "TELL"
 ONLY_WITH_VERBOSE = frozenset([LOG_SCAN, LOG_DONE, LOG_SKIP])
 
 ROLLUP = b"md5sum"
@@ -28,3 +30,23 @@ SIDECAR_SUFFIX = b".md5"
 # What is being written stands under its name and this suffix until it is whole.
 UNFINISHED_SUFFIX = b".ontpush-new"
 HEARTBEAT_DIRECTORY = b".ontpush"
+
+# What the cluster tells people of.
+VERIFIED = "verified"
+VERIFICATION_FAILED = "verification-failed"
+SILENT = "silent"
+BACK = "back"
+DISK = "disk"
+COUNTS = "counts"
+HOOK_FAILED = "hook-failed"
+KINDS = (
+    VERIFIED,
+    VERIFICATION_FAILED,
+    FAILED,
+    STALLED,
+    SILENT,
+    BACK,
+    DISK,
+    COUNTS,
+    HOOK_FAILED,
+)

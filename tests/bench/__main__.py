@@ -36,6 +36,7 @@ WORKS = {
     "done": Work(rows.done, 3, 420),
     "push": Work(rows.push, 5),
     "memory": Work(rows.memory, 2, 1010),
+    "fleet": Work(rows.fleet, 1, 150),
     "version": Work(rows.version, 0),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from ontpush.engine.mark import mark_lines, md5_of_rollup
+from tests.bench.fleet import make_fleet
 from tests.bench.measure import BenchError, Cost, Pair, alternately, cost, output
 from tests.bench.table import Row
 from tests.bench.trees import barcoded, make_run
@@ -177,6 +178,22 @@ def memory(place: Workplace) -> Iterator[Row]:
     own = int(told.read_text()) * 1024
     yield Row(f"{work}: ontpush itself", "", 100, [own / MB], [], own, "MB")
     yield Row(f"{work}: largest process", "", 100, [ended.peak / MB], [], ended.peak, "MB")
+
+
+def fleet(place: Workplace) -> Iterator[Row]:
+    """Tick on the cluster when nothing in the whole fleet is new."""
+    instruments, runs = place.either(200, 10), 100
+    root = place.fresh("root")
+    make_fleet(root, instruments, runs)
+    tick = place.ontpush("monitor", root, state_dir=str(place.fresh("state")), disk_percent=100)
+    told = json.loads(output([*tick[:4], "--json", *tick[4:]]))["data"]["instruments"]
+    if sum(each["verified"] for each in told) != instruments * runs:
+        raise BenchError("the first tick does not know all runs")
+    first, *others = [cost(tick) for _ in range(place.either(4, 2))]
+    work = f"tick of `monitor`, {instruments} instruments, {instruments * runs:,} runs, nothing new"
+    peak = max(each.peak for each in [first, *others])
+    yield Row(work, "", 5, [each.seconds for each in others], [], peak)
+    yield Row(f"{work}: peak memory", "", 200, [peak / MB], [], peak, "MB")
 
 
 def version(place: Workplace) -> Iterator[Row]:

@@ -138,7 +138,7 @@ class Cluster:
             return
         fixed = self.port
         for _ in range(5):
-            self.port = fixed or _free_port()
+            self.port = fixed or free_port()
             if self._listen():
                 break
         else:
@@ -223,7 +223,7 @@ class Cluster:
         config = self._home / "sshd_config"
         with (self._home / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen(
-                [*_tied_to_us(), _sshd(), "-D", "-e", "-f", str(config)],
+                [*tied_to_us(), _sshd(), "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -284,7 +284,7 @@ def _wait_for(condition: Callable[[], bool], complaint: str) -> None:
         time.sleep(0.005)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -307,7 +307,7 @@ def _openssh_version() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _tied_to_us() -> list[str]:
+def tied_to_us() -> list[str]:
     """A prefix that ends a command when the thread that started it is killed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

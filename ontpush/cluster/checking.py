@@ -1,0 +1,84 @@
+"""Has a run verified here and now, by `ontpush verify` in a process of its own."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from typing import List, Mapping, NamedTuple
+
+import ontpush
+from ontpush.cluster.memory import write_json
+from ontpush.engine.children import Child
+from ontpush.engine.transport import environment
+
+_KEPT_SECONDS = 30 * 86400
+
+
+class Check(NamedTuple):
+    """A verification to be done: of which run, and where its verdict goes."""
+
+    instrument: str
+    run: str
+    path: bytes
+    verdict: bytes
+
+
+class Checker(NamedTuple):
+    """How verifications are called. `settings` is the configuration file they read."""
+
+    state: bytes
+    settings: bytes
+    hours: float
+
+
+def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
+    """Write down what a verification has to know. TryLater."""
+    path = os.path.join(state, b"verify.json")
+    kept = {key: settings[key] for key in ("jobs", "nice", "ionice", "exclude")}
+    write_json(path, dict(kept, state_dir=os.path.join(os.fsdecode(state), "verify")))
+    hours = settings["verify_hours"]
+    return Checker(state, path, float(hours) if isinstance(hours, (int, float)) else 24.0)
+
+
+def clear_away(state: bytes) -> None:
+    """Remove what verifications left that nobody waits for: a run was opened again meanwhile."""
+    directory = os.path.join(state, b"checks")
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(os.scandir(directory)):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _KEPT_SECONDS:
+                os.unlink(entry.path)
+
+
+def verify_command(checker: Checker, run: bytes) -> List[bytes]:
+    """The call that verifies the run at `run` and prints the verdict."""
+    python = os.fsencode(sys.executable)
+    return [python, b"-m", b"ontpush", b"verify", b"--json", b"--config", checker.settings, run]
+
+
+def program_environment() -> Mapping[str, str]:
+    """Ours, with which another Python finds this very program."""
+    where = os.path.dirname(os.path.dirname(os.path.abspath(ontpush.__file__)))
+    paths = [where, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(environment(), PYTHONPATH=os.pathsep.join(paths))
+
+
+def verify_here(checker: Checker, check: Check) -> None:
+    """Verify one run and leave its verdict; without one, the next tick tries again."""
+    os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+    unfinished = check.verdict + b".new"
+    command = verify_command(checker, check.path)
+    with open(unfinished, "wb") as printed, tempfile.TemporaryFile() as errors:
+        with open(os.devnull, "rb") as nothing:
+            child = Child(command, nothing, errors, checker.hours * 3600, program_environment())
+        with child:
+            for line in child.lines():
+                printed.write(line + b"\n")
+            child.wait()
+        if child.timed_out:
+            why = f"it took longer than {checker.hours:g} hours: raise verify_hours"
+            os.unlink(unfinished)
+            write_json(check.verdict, {"data": {}, "errors": [{"message": why}]})
+            return
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(unfinished, check.verdict)

@@ -1,0 +1,184 @@
+"""What is wrong with an instrument or a run at this moment, and what to do about it."""
+
+import os
+import time
+from typing import Iterator, NamedTuple, Optional, Tuple
+
+from ontpush.cluster.fleet import Instrument
+from ontpush.cluster.heartbeats import Heartbeat, RunFacts
+from ontpush.cluster.memory import Remembered, Standing
+from ontpush.cluster.verdict import bad_files
+from ontpush.engine.find import find_runs
+from ontpush.facts import words
+from ontpush.facts.names import human_size, human_time, plural, shown
+
+
+class Limits(NamedTuple):
+    """From when on something is wrong: `silent` in seconds, `disk` in percent filled."""
+
+    silent: float
+    disk: float
+
+
+class Condition(NamedTuple):
+    """Something that is wrong. While `same` stays the same there is nothing new to tell."""
+
+    kind: str
+    instrument: str
+    run: str
+    what: str
+    todo: str
+    details: Tuple[str, ...] = ()
+    same: str = ""
+
+
+def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> Iterator[Condition]:
+    """What is wrong with an instrument as a whole."""
+    name = instrument.name
+    silence = time.time() - beat.arrived_at
+    if silence > limits.silent and not _is_receiving(instrument, beat, limits.silent):
+        yield Condition(
+            words.SILENT,
+            name,
+            "",
+            f"{name} has sent nothing for {human_time(silence)}",
+            "See whether it is switched on and reaches the cluster: run `ontpush check` on it.",
+        )
+    for errors in filter(None, (beat.errors, beat.faults)):
+        yield Condition(
+            words.FAILED,
+            name,
+            "",
+            f"{name} reports trouble that belongs to no single run",
+            "Run `ontpush check` on it.",
+            errors,
+            "\n".join(errors),
+        )
+    yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
+
+
+def of_unheard(instrument: Instrument, since: float, limits: Limits) -> Iterator[Condition]:
+    """An instrument that is pulled from and could not be reached even once."""
+    if time.time() - since > limits.silent:
+        yield Condition(
+            words.SILENT,
+            instrument.name,
+            "",
+            f"{instrument.name} has never been heard",
+            f"Run `ontpush pull {instrument.name}` by hand: it says why.",
+        )
+
+
+def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
+    """A heartbeat that cannot be read is as good as none, and told as what it is."""
+    return Condition(
+        words.FAILED,
+        instrument.name,
+        "",
+        f"the heartbeat of {instrument.name} cannot be read: {why}",
+        f"Look at {shown(instrument.heartbeat or b'')}; the next push of the instrument writes it"
+        " anew.",
+        same=why,
+    )
+
+
+def of_disk(
+    instrument: str, place: str, free: int, total: int, limits: Limits
+) -> Iterator[Condition]:
+    """A disk that fills: that of an instrument, or one of the cluster's."""
+    if not total or free > total:
+        return
+    filled = 100 * (1 - free / total)
+    if filled > limits.disk:
+        where = f"the disk of {instrument}" if instrument else f"the disk of {place}"
+        yield Condition(
+            words.DISK,
+            instrument,
+            "",
+            f"{where} is {filled:.0f} % full: {human_size(free)} of {human_size(total)} are free",
+            "Make room: on an instrument, of runs that are done and verified.",
+        )
+
+
+def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condition]:
+    """What an instrument says is wrong with one of its runs."""
+    name = instrument.name
+    if facts.state == words.FAILED:
+        yield Condition(
+            words.FAILED,
+            name,
+            run,
+            f"it could not be brought over: {facts.error}",
+            "Mend what the message names; the next tick on the instrument tries again by itself.",
+            same=facts.error,
+        )
+    if facts.state == words.STALLED:
+        yield Condition(
+            words.STALLED,
+            name,
+            run,
+            "it has no final summary and has not changed for long; what there is has been sent",
+            "See whether the run was broken off. To leave it alone: `ontpush skip RUN REASON` on"
+            " the instrument.",
+        )
+    if facts.warning and facts.state != words.SKIPPED:
+        yield Condition(
+            words.COUNTS,
+            name,
+            run,
+            f"it does not have what its final summary counts: {facts.warning}",
+            "Look in MinKNOW's fallback folder on the instrument; what is moved into the run is"
+            " sent by itself.",
+            same=facts.warning,
+        )
+
+
+def of_verification(instrument: Instrument, run: str, standing: Standing) -> Iterator[Condition]:
+    """What was found here, or kept a run from being verified."""
+    if standing.bad_count:
+        files = bad_files(standing)
+        yield Condition(
+            words.VERIFICATION_FAILED,
+            instrument.name,
+            run,
+            "{} on the cluster {} not what the roll-up says".format(
+                plural(standing.bad_count, "file"), "are" if standing.bad_count > 1 else "is"
+            ),
+            "Do not use it. Run `ontpush retry RUN` on the instrument: the next tick there sends"
+            " what differs again, and it is verified anew. If it happens again, look at the disks.",
+            files,
+            "\n".join(files),
+        )
+    elif standing.error:
+        yield Condition(
+            words.VERIFICATION_FAILED,
+            instrument.name,
+            run,
+            f"it could not be verified: {standing.error}",
+            "Mend what the message names; it is tried again by itself.",
+            same=standing.error,
+        )
+
+
+def of_runs(
+    instrument: Instrument, beat: Optional[Heartbeat], remembered: Remembered
+) -> Iterator[Condition]:
+    """What is wrong with any run of an instrument."""
+    for path, facts in beat.runs.items() if beat else ():
+        if facts.warning or facts.state in (words.FAILED, words.STALLED):
+            yield from of_run(instrument, path.decode("utf-8", "surrogateescape"), facts)
+    for run, standing in remembered.runs.items():
+        yield from of_verification(instrument, run, standing)
+
+
+def _is_receiving(instrument: Instrument, beat: Heartbeat, seconds: float) -> bool:
+    """Whether a long tick is at work: a heartbeat comes only at its end, but files come in."""
+    since = time.time() - seconds
+    for found in find_runs(instrument.base, lambda _: None):
+        facts = beat.runs.get(os.path.relpath(found.path, instrument.base))
+        if facts and facts.state in (words.DONE, words.SKIPPED):
+            continue
+        for directory, _, _ in os.walk(found.path):
+            if os.lstat(directory).st_ctime > since:
+                return True
+    return False

@@ -1,0 +1,60 @@
+"""Which instruments there are: one directory each below the root, told by its heartbeat.
+
+An instrument is called what its directory is called, whatever it says of itself.
+"""
+
+import os
+from typing import Iterable, List, NamedTuple, Optional, Tuple
+
+from ontpush.facts.names import from_argument, shown
+from ontpush.facts.words import HEARTBEAT_DIRECTORY
+
+
+class Instrument(NamedTuple):
+    """Its name, the directory below which its runs lie, and its heartbeat where there is one."""
+
+    name: str
+    base: bytes
+    heartbeat: Optional[bytes]
+
+
+def instruments(root: bytes, expected: Iterable[str]) -> List[Instrument]:
+    """All instruments below the absolute `root`, by name. OSError where it cannot be read.
+
+    Where the root itself is a destination, each heartbeat there is an instrument. Those that are
+    `expected` are there also before they were heard for the first time.
+    """
+    found = [
+        Instrument(shown(os.path.basename(path)[: -len(b".json")]), root, path)
+        for _, path in _heartbeats(root)
+    ]
+    for name in sorted(os.listdir(root)):
+        base = os.path.join(root, name)
+        if not name.startswith(b".") and os.path.isdir(base) and not os.path.islink(base):
+            beats = _heartbeats(base)
+            if beats:
+                # A sequencer that was given another name left its old heartbeat behind.
+                found.append(Instrument(shown(name), base, max(beats)[1]))
+    known = {each.name for each in found}
+    unheard = [name for name in expected if name not in known]
+    return found + [
+        Instrument(name, os.path.join(root, from_argument(name)), None) for name in unheard
+    ]
+
+
+def _heartbeats(base: bytes) -> List[Tuple[int, bytes]]:
+    """When each heartbeat below `base` arrived, in nanoseconds, and its path.
+
+    Where the place of the heartbeats cannot be read it stands for one: reading it will tell why.
+    """
+    directory = os.path.join(base, HEARTBEAT_DIRECTORY)
+    if os.path.islink(directory):
+        return []
+    try:
+        names = sorted(os.listdir(directory))
+        paths = [os.path.join(directory, name) for name in names if name.endswith(b".json")]
+        return [(os.lstat(path).st_ctime_ns, path) for path in paths]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [(0, directory)]

@@ -1,0 +1,164 @@
+"""Starts what a lab wants to follow a verified run: each command once for each vouched roll-up.
+
+That a command was started is written down before it starts: it may be broken off, it is never
+started twice. What it printed stays beside that.
+"""
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.memory import Standing, read_json, write_json
+from ontpush.cluster.messages import Message, View, final_summary, shown_run
+from ontpush.engine.children import Child
+from ontpush.engine.sums import new_md5
+from ontpush.facts.names import human_time, shown
+from ontpush.facts.words import HOOK_FAILED
+
+_AT_ONCE = 8
+_BROKEN_OFF = "was at work when its tick was killed; it is not started again: see how far it came"
+_VARIABLES = (
+    ("SAMPLE", "sample_id"),
+    ("EXPERIMENT", "protocol_group_id"),
+    ("FLOW_CELL", "flow_cell_id"),
+    ("DEVICE", "instrument"),
+)
+
+
+class Hooks(NamedTuple):
+    """The commands of the configuration, where their outcomes go, and their time in seconds."""
+
+    state: bytes
+    commands: Tuple[str, ...]
+    limit: float
+
+
+class Hook(NamedTuple):
+    """A command to be started for a run, and the file that tells of it."""
+
+    view: View
+    run: str
+    standing: Standing
+    command: str
+    path: bytes
+
+    @property
+    def output(self) -> bytes:
+        """Where what it prints goes."""
+        return self.path[: -len(b".json")] + b".out"
+
+    @property
+    def outcome(self) -> Dict[str, Any]:
+        """What is known of it: empty, `started`, then `ended`, `code` and `why` it failed."""
+        return read_json(self.path)
+
+
+def hooks_of(hooks: Hooks, view: View) -> Iterator[Hook]:
+    """Every command for every run of an instrument that is still to be followed."""
+    for run, standing in view.remembered.runs.items():
+        if standing.follow:
+            for command in hooks.commands:
+                yield Hook(view, run, standing, command, _path(hooks, view, run, command))
+
+
+def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
+    rollup = view.remembered.runs[run].rollup
+    what = "\0".join([view.instrument.name, run, rollup, command])
+    name = new_md5(what.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    return os.path.join(hooks.state, b"hooks", name.encode() + b".json")
+
+
+def run_hooks(hooks: Hooks, due: Sequence[Hook]) -> None:
+    """Start all that were not started yet, a few at a time, and wait for them. OSError."""
+    os.makedirs(os.path.join(hooks.state, b"hooks"), exist_ok=True)
+    for start in range(0, len(due), _AT_ONCE):
+        _run_together(hooks, due[start : start + _AT_ONCE])
+
+
+def _run_together(hooks: Hooks, due: Sequence[Hook]) -> None:
+    running: List[Tuple[Hook, Child]] = []
+    with contextlib.ExitStack() as stack, open(os.devnull, "rb") as nothing:
+        null = stack.enter_context(open(os.devnull, "wb"))
+        for hook in due:
+            if _may_start(hook):
+                child = Child(_command(hook), nothing, null, hooks.limit, _environment(hook))
+                running.append((hook, stack.enter_context(child)))
+        for hook, child in running:
+            code = child.wait()
+            why = f"ended with {code}" if code else ""
+            if child.timed_out:
+                why = f"was ended after {human_time(hooks.limit)}: let it hand the work to sbatch"
+            _end(hook, code, why)
+
+
+def _may_start(hook: Hook) -> bool:
+    """Write down that it starts; False where it has been before, or nothing vouches any more."""
+    if hook.outcome:
+        if "ended" not in hook.outcome:
+            _end(hook, -1, _BROKEN_OFF)
+        return False
+    where = hook.run.encode("utf-8", "surrogateescape")
+    found = vouched(hook.view.instrument.base, where)
+    if found is None or found.rollup != hook.standing.rollup:
+        return False
+    facts = {"run": hook.run, "command": hook.command, "started": int(time.time())}
+    try:
+        descriptor = os.open(hook.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:  # half written, by a tick that was killed: who knows how far it came
+        _end(hook, -1, _BROKEN_OFF)
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(facts, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def _end(hook: Hook, code: int, why: str) -> None:
+    facts = dict(hook.outcome, ended=int(time.time()), code=code, why=why)
+    write_json(hook.path, facts)
+
+
+def _command(hook: Hook) -> List[bytes]:
+    script = b'exec >>"$ONTPUSH_OUTPUT" 2>&1\n' + os.fsencode(hook.command)
+    return [b"/bin/sh", b"-c", script]
+
+
+def _environment(hook: Hook) -> Mapping[str, str]:
+    base, run = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
+    summary = final_summary(base, run)
+    facts = {
+        "RUN": os.fsdecode(os.path.join(base, run)),
+        "RUN_NAME": os.fsdecode(run),
+        "INSTRUMENT": hook.view.instrument.name,
+        "ROLLUP": hook.standing.rollup,
+        "FILES": str(hook.standing.files),
+        "BYTES": str(hook.standing.bytes),
+        "OUTPUT": os.fsdecode(hook.output),
+    }
+    facts.update((name, summary.get(key, "")) for name, key in _VARIABLES)
+    return dict(os.environ, **{"ONTPUSH_" + name: value for name, value in facts.items()})
+
+
+def all_ended(hooks: Sequence[Hook]) -> bool:
+    """Whether nothing is left to be done for a run."""
+    return all("ended" in hook.outcome for hook in hooks)
+
+
+def of_failed_hook(hook: Hook) -> Optional[Message]:
+    """That a command failed; None where it did not."""
+    why = hook.outcome.get("why")
+    if not why:
+        return None
+    return Message(
+        (HOOK_FAILED,),
+        "hook failed",
+        hook.view.instrument.name,
+        shown_run(hook.run),
+        f"a command of on_verified {why}",
+        f"Read what it printed: {shown(hook.output)}. The run itself is verified.",
+        tuple(hook.command.splitlines()[:5]),
+    )

@@ -1,0 +1,56 @@
+"""Paths that an instrument names are taken only where they lead into its own directory.
+
+Whoever can write there can plant links. So every directory is opened one by one, and what is
+read or written is reached through the one that was opened.
+"""
+
+import contextlib
+import os
+from typing import Iterable, Iterator
+
+from ontpush.facts.words import UNFINISHED_SUFFIX
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def relative_path(text: str) -> bytes:
+    """A run's path as a heartbeat names it. ValueError unless it stays below where it starts."""
+    path = text.encode("utf-8", "surrogateescape")
+    parts = path.split(b"/")
+    if b"\0" in path or len(path) > 4000 or {b"", b".", b".."} & set(parts):
+        raise ValueError("no path of a run")
+    return path
+
+
+@contextlib.contextmanager
+def opened_inside(base: bytes, relative: bytes) -> Iterator[int]:
+    """A descriptor of the directory `relative` below `base`; OSError where a link is on the way."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in relative.split(b"/"):
+            deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def path_of(descriptor: int) -> bytes:
+    """A path that leads to an opened directory, whatever its own path leads to by now."""
+    return b"/proc/self/fd/%d" % descriptor
+
+
+def write_inside(base: bytes, relative: bytes, name: bytes, lines: Iterable[bytes]) -> None:
+    """Write a file in a directory of the instrument's, whole and by rename. OSError."""
+    unfinished = name + UNFINISHED_SUFFIX
+    with opened_inside(base, relative) as directory:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(unfinished, flags, 0o644, dir_fd=directory), "wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)

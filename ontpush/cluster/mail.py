@@ -1,0 +1,146 @@
+"""Sends letters by mail, with the standard library alone.
+
+`mailto:WHO@WHERE` goes through the mail server of this host; `smtp://[USER@]HOST[:PORT]/?to=…`
+through another, `smtps://` the same in TLS from the start. A password is taken from the file
+that `password_file=` names, so that the configuration holds no secret, and never sent in clear.
+"""
+
+import email.policy
+import getpass
+import smtplib
+import socket
+import ssl
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import Dict, List, NamedTuple, Optional, Tuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ontpush.cluster.letter import Letter
+
+TIMEOUT = 20.0  # seconds without a word from the mail server
+# Python folds a long subject before its first word, and some readers then show a space there.
+_POLICY = email.policy.default.clone(max_line_length=200)
+_PORTS = {"smtp": 25, "smtps": 465}
+
+
+class NotTold(Exception):
+    """A letter did not go out; the message says why."""
+
+
+class MailServer(NamedTuple):
+    """Where mail goes and to whom; `encrypted` from the start."""
+
+    host: str
+    port: int
+    encrypted: bool
+    user: str
+    password_file: str
+    to: Tuple[str, ...]
+
+
+def parse_mail_url(url: str) -> Optional[MailServer]:
+    """The mail server and readers that a URL means; None for no URL of ours. ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme == "mailto" and not url.startswith("mailto://"):
+        return _checked(MailServer("localhost", 25, False, "", "", _readers([parts.path])))
+    if parts.scheme not in _PORTS:
+        return None
+    query: Dict[str, List[str]] = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    unknown = sorted(set(query) - {"to", "password_file"})
+    if unknown:
+        raise ValueError(f"knows no {unknown[0]!r}: to and password_file are all")
+    if parts.password is not None:
+        raise ValueError("holds a password: put it in a file and name that with password_file=")
+    server = MailServer(
+        parts.hostname or "",
+        parts.port or _PORTS[parts.scheme],
+        parts.scheme == "smtps",
+        unquote(parts.username or ""),
+        query.get("password_file", [""])[0],
+        _readers(query.get("to", [])),
+    )
+    return _checked(server)
+
+
+def _readers(texts: List[str]) -> Tuple[str, ...]:
+    return tuple(each.strip() for text in texts for each in text.split(",") if each.strip())
+
+
+def _checked(server: MailServer) -> MailServer:
+    if not server.host:
+        raise ValueError("names no host")
+    if not server.to or not all("@" in each and each.isprintable() for each in server.to):
+        raise ValueError("names nobody to write to: add ?to=WHO@WHERE")
+    if bool(server.user) != bool(server.password_file):
+        raise ValueError("needs both a user and password_file=, or neither")
+    return server
+
+
+def default_sender() -> str:
+    """This user at this host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "ontpush"
+    return f"{user}@{socket.gethostname()}"
+
+
+def send_mail(server: MailServer, sender: str, letter: Letter) -> None:
+    """Hand a letter to the mail server. NotTold."""
+    try:
+        message = _compose(server, sender, letter)
+        with _connect(server) as connection:
+            refused = connection.send_message(message)
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        raise NotTold(f"mail by {server.host}:{server.port}: {_reason(error)}") from error
+    if refused:
+        raise NotTold("mail refused for " + ", ".join(sorted(refused)))
+
+
+def probe_mail_server(server: MailServer) -> None:
+    """Go as far as a mail would, and send none. NotTold."""
+    try:
+        with _connect(server) as connection:
+            connection.noop()
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        raise NotTold(f"mail by {server.host}:{server.port}: {_reason(error)}") from error
+
+
+def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = sender
+    message["To"] = ", ".join(server.to)
+    message["Subject"] = f"[ontpush] {letter.subject}"
+    message["Date"] = formatdate()
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Ontpush-Kind"] = letter.kind
+    message.set_content(letter.text)
+    message.add_alternative(letter.html, subtype="html")
+    return message
+
+
+def _connect(server: MailServer) -> smtplib.SMTP:
+    tls = ssl.create_default_context()
+    if server.encrypted:
+        connection: smtplib.SMTP = smtplib.SMTP_SSL(
+            server.host, server.port, timeout=TIMEOUT, context=tls
+        )
+    else:
+        connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT)
+    try:
+        if server.user:
+            if not server.encrypted:
+                connection.starttls(context=tls)
+            with open(server.password_file, encoding="utf-8") as file:
+                connection.login(server.user, file.read().strip())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,187 @@
+"""What is told to people: one message for each thing that happened, with the run's facts."""
+
+import os
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from ontpush.cluster.conditions import Condition
+from ontpush.cluster.fleet import Instrument
+from ontpush.cluster.heartbeats import Heartbeat, RunFacts
+from ontpush.cluster.inside import opened_inside, path_of
+from ontpush.cluster.memory import Remembered, Standing
+from ontpush.facts import words
+from ontpush.facts.minknow import is_final_summary
+from ontpush.facts.names import human_size, human_time, shown
+from ontpush.facts.regular import open_regular
+
+_FROM_SUMMARY = (
+    ("sample", "sample_id"),
+    ("experiment", "protocol_group_id"),
+    ("flow cell", "flow_cell_id"),
+    ("device", "instrument"),
+    ("protocol", "protocol"),
+)
+TITLES = {
+    words.VERIFIED: "verified",
+    words.VERIFICATION_FAILED: "verification failed",
+    words.FAILED: "failed",
+    words.STALLED: "stalled",
+    words.SILENT: "silent",
+    words.BACK: "back",
+    words.DISK: "disk filling",
+    words.COUNTS: "counts differ",
+    words.HOOK_FAILED: "hook failed",
+}
+
+
+class Message(NamedTuple):
+    """Something to be told to whoever takes one of its `kinds`; all texts are fit to be shown."""
+
+    kinds: Tuple[str, ...]
+    title: str
+    instrument: str
+    run: str
+    what: str
+    todo: str
+    details: Tuple[str, ...] = ()
+    facts: Tuple[Tuple[str, str], ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The instrument, and the run by its last name."""
+        run = self.run.rpartition("/")[2]
+        return f"{run} ({self.instrument})" if run else self.instrument or "the cluster"
+
+    @property
+    def subject(self) -> str:
+        """A line short enough for a list of mails."""
+        text = f"{self.title}: {self.where}"
+        return text if len(text) <= 100 else text[:99] + "…"
+
+
+class View(NamedTuple):
+    """One instrument as this tick sees it."""
+
+    instrument: Instrument
+    beat: Optional[Heartbeat]
+    remembered: Remembered
+
+    def facts(self, run: str) -> Optional[RunFacts]:
+        """What the instrument says of a run."""
+        path = run.encode("utf-8", "surrogateescape")
+        return self.beat.runs.get(path) if self.beat else None
+
+
+def to_json(message: Message) -> Dict[str, Any]:
+    """For the outbox."""
+    return dict(message._asdict())
+
+
+def from_json(facts: Dict[str, Any]) -> Message:
+    """The inverse of `to_json`. TypeError, ValueError, KeyError for anything else."""
+    pairs = tuple((str(label), str(value)) for label, value in facts["facts"])
+    texts = {key: tuple(map(str, facts[key])) for key in ("kinds", "details")}
+    return Message(**dict(facts, facts=pairs, **texts))
+
+
+def of_condition(condition: Condition, how: str, view: Optional[View]) -> Message:
+    """That something is wrong: `how` is "" for the first time, else what to put before it."""
+    title = TITLES[condition.kind]
+    return Message(
+        (condition.kind,),
+        f"{how} {title}".strip(),
+        condition.instrument,
+        shown_run(condition.run),
+        condition.what,
+        condition.todo,
+        condition.details,
+        _facts(view, condition.run),
+    )
+
+
+def of_end(kind: str, instrument: str, run: str, was: str, view: Optional[View]) -> Message:
+    """That something is no longer wrong; `was` is what was told of it."""
+    if kind == words.SILENT:
+        return Message(
+            (words.BACK,), "back", instrument, "", f"{instrument} is heard again", "Nothing."
+        )
+    what = f"no longer so: {was}"
+    facts = view.facts(run) if view and run else None
+    if facts:
+        what += f"; the run is now {facts.state}"
+    return Message(
+        (kind,),
+        f"back to normal, was {TITLES[kind]}",
+        instrument,
+        shown_run(run),
+        what,
+        "Nothing.",
+        (),
+        _facts(view, run),
+    )
+
+
+def of_verified(view: View, run: str, standing: Standing) -> Message:
+    """That a run lies here as it was when its sums were taken."""
+    kinds = [words.VERIFIED] + [words.VERIFICATION_FAILED] * standing.mended
+    what = "every file was read here and is what the roll-up says"
+    if standing.mended:
+        what = "mended: what was wrong before is right now; " + what
+    return Message(
+        tuple(kinds),
+        "mended, verified" if standing.mended else "verified",
+        view.instrument.name,
+        shown_run(run),
+        what,
+        "Nothing: it can be used, and `rsync.verified` in it vouches for that.",
+        (),
+        _facts(view, run),
+    )
+
+
+def shown_run(run: str) -> str:
+    """A run's path for people."""
+    return shown(run.encode("utf-8", "surrogateescape"))
+
+
+def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
+    if view is None or not run:
+        return ()
+    return tuple(_run_facts(view, run))
+
+
+def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
+    path = run.encode("utf-8", "surrogateescape")
+    summary = final_summary(view.instrument.base, path)
+    for label, key in _FROM_SUMMARY:
+        if summary.get(key):
+            yield label, summary[key]
+    yield "instrument", view.instrument.name
+    told, standing = view.facts(run), view.remembered.runs.get(run)
+    size = standing.bytes if standing and standing.bytes else told.bytes if told else 0
+    files = standing.files if standing and standing.files else told.files if told else 0
+    if files:
+        yield "files", f"{files:,}"
+        yield "size", human_size(size)
+    if told and told.first_sent_at and told.done_at > told.first_sent_at:
+        seconds = told.done_at - told.first_sent_at
+        yield "duration", f"{human_time(seconds)} from the first file sent until done"
+        yield "rate", f"{human_size(size / seconds)}/s"
+    yield "lies in", shown(os.path.join(view.instrument.base, path))
+
+
+def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
+    """The `key=value` lines of the run's final summaries, the last one's where both have a key."""
+    found: Dict[str, str] = {}
+    try:
+        with opened_inside(base, run) as directory:
+            for name in sorted(filter(is_final_summary, map(os.fsencode, os.listdir(directory)))):
+                with open_regular(path_of(directory) + b"/" + name) as file:
+                    found.update(_pairs(file.read(1 << 16)))
+    except OSError:
+        return found
+    return found
+
+
+def _pairs(text: bytes) -> List[Tuple[str, str]]:
+    pairs = [line.partition(b"=") for line in text.splitlines()]
+    return [(shown(key.strip()), shown(value.strip())[:200]) for key, _, value in pairs]

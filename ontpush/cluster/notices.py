@@ -1,0 +1,118 @@
+"""Tells each thing once: when it begins, when it changes, again after a time, and when it ends."""
+
+import os
+import time
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+
+from ontpush.cluster.conditions import Condition
+from ontpush.cluster.memory import read_json, write_json
+from ontpush.cluster.messages import Message, View, of_condition, of_end
+from ontpush.facts import words
+
+_FILE = b"notices.json"
+
+
+class Notice(NamedTuple):
+    """What was told of a condition, and when, in seconds since the epoch."""
+
+    kind: str
+    instrument: str
+    run: str
+    what: str
+    same: str
+    told_at: int
+
+    @property
+    def key(self) -> Tuple[str, str, str]:
+        """What it is about."""
+        return self.kind, self.instrument, self.run
+
+
+def load_notices(state: bytes) -> List[Notice]:
+    """What has been told and has not ended."""
+    listed = read_json(os.path.join(state, _FILE)).get("notices", [])
+    try:
+        return [Notice(**each) for each in listed]
+    except TypeError:
+        return []
+
+
+def save_notices(state: bytes, notices: Iterable[Notice]) -> None:
+    """Write them down. TryLater."""
+    write_json(os.path.join(state, _FILE), {"notices": [dict(each._asdict()) for each in notices]})
+
+
+class News(NamedTuple):
+    """What is to be told now, and what then stands as told."""
+
+    messages: List[Message]
+    notices: List[Notice]
+
+
+def news(
+    told: List[Notice],
+    conditions: Iterable[Condition],
+    views: Mapping[str, View],
+    unsure: Set[str],
+    remind_seconds: float,
+) -> News:
+    """Hold what is wrong now against what has been told.
+
+    Of the instruments in `unsure` not everything could be seen: nothing of theirs has ended.
+    """
+    known = {notice.key: notice for notice in told}
+    messages: List[Message] = []
+    notices: List[Notice] = []
+    for each in _once(conditions):
+        view = views.get(each.instrument)
+        notice = known.pop((each.kind, each.instrument, each.run), None)
+        how = _how(notice, each, remind_seconds)
+        if notice is None or how is not None:
+            messages.append(of_condition(each, how or "", view))
+            notice = Notice(*each[:4], each.same, int(time.time()))
+        notices.append(notice)
+    for notice in known.values():
+        if notice.instrument in unsure:
+            notices.append(notice)
+        elif not _needs_no_word(notice, views):
+            messages.append(of_end(*notice[:4], views.get(notice.instrument)))
+    return News(messages, notices)
+
+
+def _once(conditions: Iterable[Condition]) -> Iterator[Condition]:
+    """Several conditions of one kind and place are told as one."""
+    found: Dict[Tuple[str, str, str], Condition] = {}
+    for each in conditions:
+        key = (each.kind, each.instrument, each.run)
+        before = found.get(key)
+        found[key] = _both(before, each) if before else each
+    yield from found.values()
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    return one._replace(
+        what=f"{one.what}; {other.what}",
+        details=one.details + other.details,
+        same=f"{one.same}\n{other.same}",
+    )
+
+
+def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optional[str]:
+    """How a condition that was told is told again; None where it is not."""
+    if notice is None:
+        return ""
+    if notice.same != condition.same:
+        return "changed:"
+    return "still" if time.time() - notice.told_at >= remind else None
+
+
+def _needs_no_word(notice: Notice, views: Mapping[str, View]) -> bool:
+    """An instrument that was taken away is not back; a run that was mended is told as verified."""
+    if not notice.instrument:
+        return False
+    if notice.instrument not in views:
+        return True
+    if notice.kind != words.VERIFICATION_FAILED:
+        return False
+    standing = views[notice.instrument].remembered.runs.get(notice.run)
+    return standing is not None and standing.mended

@@ -1,0 +1,49 @@
+"""How every run of the fleet stands, as instruments and monitor have it; reads no run."""
+
+from typing import Any, Dict, Iterable, Iterator, Optional
+
+from ontpush.cluster.fleet import Instrument, instruments
+from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, RunFacts, read_heartbeat
+from ontpush.cluster.memory import Memory, Standing
+from ontpush.cluster.verdict import bad_files
+
+
+def every_run(root: bytes, expected: Iterable[str], memory: Memory) -> Iterator[Dict[str, Any]]:
+    """The facts of each run, as `status` gives them, with `instrument` and `verdict`. OSError."""
+    for instrument in instruments(root, expected):
+        beat = _hear(instrument)
+        standings = memory.load(instrument.name).runs
+        told = {
+            path.decode("utf-8", "surrogateescape"): facts
+            for path, facts in (beat.runs.items() if beat else ())
+        }
+        for run in sorted({*told, *standings}):
+            yield _facts(instrument, run, told.get(run), standings.get(run))
+
+
+def _hear(instrument: Instrument) -> Optional[Heartbeat]:
+    try:
+        return read_heartbeat(instrument.heartbeat) if instrument.heartbeat else None
+    except BadHeartbeat:
+        return None
+
+
+def _facts(
+    instrument: Instrument, run: str, told: Optional[RunFacts], standing: Optional[Standing]
+) -> Dict[str, Any]:
+    bad = bad_files(standing) if standing else ()
+    errors = [*bad, *([standing.error] if standing and standing.error else [])]
+    if told and told.error:
+        errors.append(told.error)
+    return {
+        "run": run,
+        "instrument": instrument.name,
+        "state": told.state if told else "done",
+        "verdict": standing.verdict if standing else None,
+        "files": told.files if told else standing.files if standing else 0,
+        "bytes": told.bytes if told else standing.bytes if standing else 0,
+        "sent_files": told.sent_files if told else standing.files if standing else 0,
+        "sent_bytes": told.sent_bytes if told else standing.bytes if standing else 0,
+        "error": "; ".join(errors) or None,
+        "warning": told.warning or None if told else None,
+    }

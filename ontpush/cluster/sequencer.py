@@ -1,0 +1,147 @@
+"""One tick for one sequencer that is pulled from: its roll-ups, every run, its heartbeat."""
+
+import os
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from ontpush import __version__
+from ontpush.cluster.fetch import fetch_rollups, staged_runs
+from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
+from ontpush.cluster.pulling import Pull, Pulled, Source
+from ontpush.engine.heartbeat import file_name
+from ontpush.engine.mark import date_text
+from ontpush.facts.names import for_json, shown
+from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.words import DONE, FAILED, HEARTBEAT_DIRECTORY, LOG_FAIL, NEW, SKIP_MARK, SKIPPED
+
+
+class RunPulled(NamedTuple):
+    """How a run stands after its turn, and the files and bytes that came in it."""
+
+    run: bytes
+    pulled: Pulled
+    files: int
+    bytes: int
+
+
+class Tour(NamedTuple):
+    """What came of a tick: every run over there, and every trouble."""
+
+    runs: List[RunPulled]
+    troubles: List[Trouble]
+
+
+def pull_all(source: Source, state: bytes) -> Tour:
+    """Bring every run of one sequencer further; one that fails stops no other.
+
+    Trouble where the sequencer is out of reach: then nothing is said of it, and it is silent.
+    """
+    stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
+    memory = stage + b".json"
+    hidden = fetch_rollups(source.transport, stage)
+    before = _load(memory)
+    remembered = Memory(state).load(source.name)
+    tour = Tour([], [])
+    if hidden:
+        tour.troubles.append(_hidden(source, hidden))
+    for run, rollup in staged_runs(stage).items():
+        turn = _pull(source, run, rollup, (before, remembered), tour.troubles)
+        tour.runs.append(turn)
+        if before.get(for_json(run)) != turn.pulled:
+            before[for_json(run)] = turn.pulled
+            _save(memory, before)
+        if not all(isinstance(each, RunFailed) for each in tour.troubles):
+            return tour
+    there = {for_json(each.run): each.pulled for each in tour.runs}
+    if there != before:
+        _save(memory, there)
+    _beat(source, tour)
+    return tour
+
+
+def _hidden(source: Source, why: str) -> Trouble:
+    """A part of the sequencer's data cannot be read: the runs that can be are still fetched."""
+    message = f"not every roll-up there can be read: {why}"
+    source.log.event(LOG_FAIL, source.name.encode(), message)
+    return RunFailed(message)
+
+
+def _pull(
+    source: Source,
+    run: bytes,
+    rollup: bytes,
+    known: Tuple[Dict[str, Pulled], Remembered],
+    troubles: List[Trouble],
+) -> RunPulled:
+    before = known[0].get(for_json(run))
+    if os.path.lexists(os.path.join(os.path.dirname(rollup), SKIP_MARK)):
+        skipped = (before or Pulled("", NEW))._replace(state=SKIPPED, error=None)
+        return RunPulled(run, skipped, 0, 0)
+    pull = Pull(source, run, rollup, before)
+    trouble: Optional[Trouble] = None
+    try:
+        pull.go(known[1])
+    except RunFailed as error:
+        error.run = run
+        trouble = error
+        pull.now = pull.now._replace(state=FAILED, error=error.message)
+    except Trouble as error:
+        trouble = error
+        pull.now = pull.now._replace(error=error.message)
+    except OSError as error:
+        where = shown(os.fsencode(error.filename)) if error.filename else "the run"
+        trouble = RunFailed(f"{where}: {error.strerror or error}", run)
+        pull.now = pull.now._replace(state=FAILED, error=trouble.message)
+    if trouble:
+        source.log.event(LOG_FAIL, run, trouble.message)
+        troubles.append(trouble)
+    return RunPulled(run, pull.now, pull.files, pull.bytes)
+
+
+def run_facts(each: RunPulled) -> Dict[str, Any]:
+    """How a run stands, for programs, as a push has it."""
+    pulled = each.pulled
+    return {
+        "run": for_json(each.run),
+        "state": pulled.state,
+        "files": pulled.files,
+        "bytes": pulled.bytes,
+        "sent_files": pulled.here_files,
+        "sent_bytes": pulled.bytes,
+        "error": pulled.error,
+        "warning": pulled.warning,
+    }
+
+
+def _beat(source: Source, tour: Tour) -> None:
+    """Say that the sequencer was heard, in the place and form in which one that pushes does."""
+    runs = []
+    for each in tour.runs:
+        facts = run_facts(each)
+        facts.update(
+            rollup=each.pulled.rollup,
+            done_at=each.pulled.done_at if each.pulled.state == DONE else None,
+            first_sent_at=each.pulled.first_at,
+        )
+        runs.append(facts)
+    heartbeat = {
+        "instrument": source.name,
+        "version": __version__,
+        "time": date_text(time.time()),
+        "exit_code": 1 if tour.troubles else 0,
+        "errors": [each.message for each in tour.troubles if each.run is None],
+        "runs": runs,
+    }
+    write_json(os.path.join(source.base, HEARTBEAT_DIRECTORY, file_name(source.name)), heartbeat)
+
+
+def _load(path: bytes) -> Dict[str, Pulled]:
+    try:
+        listed = read_json(path).get("runs", {})
+        return {run: Pulled(**facts) for run, facts in listed.items()}
+    except (TypeError, AttributeError):
+        return {}
+
+
+def _save(path: bytes, runs: Dict[str, Pulled]) -> None:
+    write_json(path, {"runs": {run: dict(each._asdict()) for run, each in runs.items()}})

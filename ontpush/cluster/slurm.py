@@ -1,0 +1,189 @@
+"""Has runs verified by Slurm: one job a run, followed from tick to tick, tried again when lost.
+
+What counts is the verdict that a job leaves, not what Slurm says of the job: states are asked
+for only to tell a job that is still to come from one that never will.
+"""
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+import time
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from ontpush.cluster.checking import Check, Checker, program_environment, verify_command
+from ontpush.cluster.memory import UNCHECKED, Standing
+from ontpush.engine.log import EventLog
+from ontpush.engine.orphans import tick_mark
+from ontpush.engine.transport import environment
+from ontpush.facts.names import shown
+from ontpush.facts.words import LOG_WARN
+
+_NAME = "ontpush-verify"
+_LIMIT = 60.0  # seconds for one call of Slurm's programs
+# A verdict on NFS may show later than the end of the job that left it.
+_GRACE = 60
+
+
+class SlurmTrouble(Exception):
+    """A program of Slurm's failed; the message says which and why."""
+
+
+class Wishes(NamedTuple):
+    """What the configuration says of jobs: options of sbatch, tries a run, jobs at a time."""
+
+    flags: Tuple[str, ...]
+    tries: int
+    at_once: int
+
+
+def make_wishes(settings: Mapping[str, object]) -> Wishes:
+    """The options for sbatch, those with a key of their own first."""
+    flags = [
+        f"--{key}={settings['slurm_' + key]}"
+        for key in ("partition", "account", "time")
+        if settings["slurm_" + key]
+    ]
+    more, tries, at_once = (settings["slurm_" + key] for key in ("options", "tries", "jobs"))
+    flags.append(f"--cpus-per-task={settings['jobs']}")
+    flags += [str(each) for each in more] if isinstance(more, list) else []
+    return Wishes(tuple(flags), int(str(tries)), int(str(at_once)))
+
+
+class Slurm:
+    """The queue as one look sees it: asked once, and only if there is a job to follow."""
+
+    def __init__(self, checker: Checker, wishes: Wishes, log: EventLog) -> None:
+        self._checker = checker
+        self._wishes = wishes
+        self._log = log
+        self._queue: Optional[Dict[str, str]] = None
+        self.trouble: Optional[SlurmTrouble] = None
+
+    def follow(self, check: Check, standing: Standing) -> Standing:
+        """How a run stands whose verification has left no verdict yet."""
+        if self.trouble:
+            return standing
+        try:
+            return self._follow(check, standing)
+        except SlurmTrouble as error:
+            self.trouble = error
+            self._log.event(LOG_WARN, b"", f"{error}; it is tried again at the next tick")
+            return standing
+
+    def _follow(self, check: Check, standing: Standing) -> Standing:
+        queue = self._asked()
+        if not standing.job:
+            return self._submit(check, standing)
+        if standing.job in queue:
+            return standing._replace(missing_at=0)
+        now = int(time.time())
+        state = _state_of(standing.job)
+        missing_at = standing.missing_at or now
+        has_failed = state not in ("", "COMPLETED", "COMPLETING", "RUNNING", "PENDING")
+        if not has_failed and now - missing_at < _GRACE:
+            return standing._replace(missing_at=missing_at)
+        why = f"Slurm job {standing.job} ended as {state or 'unknown'} and left no verdict"
+        lost = standing._replace(job="", missing_at=0)
+        if standing.tries >= self._wishes.tries:
+            log = shown(check.verdict + b".log")
+            why += f", the {standing.tries}. of {self._wishes.tries} tries: see {log}"
+            return lost._replace(verdict=UNCHECKED, error=why, since=now)
+        place = f"{check.instrument}/{check.run}".encode("utf-8", "surrogateescape")
+        self._log.event(LOG_WARN, place, f"{why}; it is tried again")
+        return self._submit(check, lost)
+
+    def _asked(self) -> Dict[str, str]:
+        if self._queue is None:
+            command = ["squeue", "-h", "-u", getpass.getuser(), "-n", _NAME, "-o", "%i %T"]
+            pairs = [line.partition(" ") for line in _ask(command).splitlines()]
+            self._queue = {job: state for job, _, state in pairs}
+        return self._queue
+
+    def _submit(self, check: Check, standing: Standing) -> Standing:
+        """Hand the verification to Slurm, unless enough of them wait there already."""
+        queue = self._asked()
+        if len(queue) >= self._wishes.at_once:
+            return standing
+        os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+        command = ["sbatch", "--parsable", f"--job-name={_NAME}", "--nodes=1", "--ntasks=1"]
+        command += [
+            "--chdir=/",
+            "--open-mode=append",
+            "--output",
+            os.fsdecode(check.verdict + b".log"),
+        ]
+        told = _ask([*command, *self._wishes.flags], _script(self._checker, check))
+        found = re.match(r"\d+", told)
+        if not found:
+            raise SlurmTrouble(f"sbatch gave no number of a job: {told.strip()}")
+        queue[found.group()] = "PENDING"
+        return standing._replace(job=found.group(), tries=standing.tries + 1, missing_at=0)
+
+
+def _script(checker: Checker, check: Check) -> bytes:
+    """What the job does: the verdict shows under its name only when it is whole."""
+    command = b" ".join(_quoted(word) for word in verify_command(checker, check.path))
+    where = os.fsencode(program_environment()["PYTHONPATH"])
+    verdict = _quoted(check.verdict)
+    return b"\n".join(
+        [
+            b"#!/bin/sh",
+            b"export LC_ALL=C PYTHONPATH=" + _quoted(where),
+            b"new=" + verdict + b".$SLURM_JOB_ID.new",
+            command + b' >"$new"',
+            b"code=$?",
+            b"# Ended by a signal, it has not found anything.",
+            b'[ $code -lt 126 ] || { rm -f "$new"; exit $code; }',
+            b'mv "$new" ' + verdict,
+            b"",
+        ]
+    )
+
+
+def _quoted(word: bytes) -> bytes:
+    return os.fsencode(shlex.quote(os.fsdecode(word)))
+
+
+def _state_of(job: str) -> str:
+    """How Slurm says a job stands that is not in its queue; empty where it does not know."""
+    try:
+        told = _ask(["sacct", "-n", "-X", "-P", "-j", job, "-o", "State"])
+    except SlurmTrouble:  # without accounting, the controller still knows for some minutes
+        try:
+            found = re.search(r"\bJobState=(\S+)", _ask(["scontrol", "show", "job", job]))
+        except SlurmTrouble:
+            return ""
+        return found.group(1) if found else ""
+    return (told.split() or [""])[0]
+
+
+def _environment() -> Dict[str, str]:
+    """Without our tick's mark: a job would inherit it, and be ended when a tick is killed."""
+    marks = tick_mark()
+    return {name: value for name, value in environment().items() if name not in marks}
+
+
+def _ask(command: List[str], script: bytes = b"") -> str:
+    """What a program of Slurm's prints. SlurmTrouble."""
+    try:
+        ended = subprocess.run(
+            command,
+            input=script,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            timeout=_LIMIT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SlurmTrouble(f"{command[0]} is not here: is Slurm's PATH set?") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmTrouble(f"{command[0]}: {error}") from error
+    if ended.returncode:
+        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise SlurmTrouble(
+            f"{command[0]}: {said[-1] if said else f'ended with {ended.returncode}'}"
+        )
+    return ended.stdout.decode("utf-8", "replace")

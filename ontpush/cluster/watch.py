@@ -1,0 +1,265 @@
+"""One look at the whole fleet: what is new, what is wrong, what has to be told and to be done.
+
+A look is short. What takes long - reading runs, hooks - is done between looks and leaves what
+it found in files, so that another tick can look meanwhile.
+"""
+
+import os
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from ontpush.cluster.arrivals import checking, take_note
+from ontpush.cluster.checking import Check, Checker
+from ontpush.cluster.conditions import (
+    Condition,
+    Limits,
+    of_bad_heartbeat,
+    of_disk,
+    of_instrument,
+    of_runs,
+    of_unheard,
+)
+from ontpush.cluster.fleet import Instrument, instruments
+from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
+from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
+from ontpush.cluster.messages import Message, View, of_verified
+from ontpush.cluster.notices import load_notices, news, save_notices
+from ontpush.cluster.slurm import Slurm, Wishes
+from ontpush.cluster.tell import Notifier, Outbox
+from ontpush.cluster.verdict import (
+    bad_files,
+    drop_verdict,
+    read_verdict,
+    settle,
+    verdict_path,
+)
+from ontpush.engine.log import EventLog
+from ontpush.facts.names import human_size, plural, shown
+from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.words import LOG_FAIL, LOG_TELL, LOG_VERIFY, LOG_WARN
+
+
+class Watch(NamedTuple):
+    """What all looks of a tick share. Paths are absolute, times in seconds.
+
+    `pulled` are the instruments that are fetched from; `slurm` says how Slurm verifies, if it does.
+    """
+
+    root: bytes
+    pulled: Tuple[str, ...]
+    memory: Memory
+    limits: Limits
+    remind_seconds: float
+    notifiers: List[Notifier]
+    hooks: Hooks
+    checker: Checker
+    slurm: Optional[Wishes]
+    log: EventLog
+
+
+class Settled(NamedTuple):
+    """A run whose verification has ended, as `rsync.verified` or a condition says it."""
+
+    instrument: str
+    run: str
+    verdict: str
+    rollup: str
+    files: int
+    bytes: int
+    bad: List[str]
+
+
+class Sight(NamedTuple):
+    """What a look saw: verifications that ended, what is still to be done, and every trouble."""
+
+    views: Dict[str, View]
+    settled: List[Settled]
+    due: List[Check]
+    hooks: List[Hook]
+    slurm: Optional[Slurm]
+    troubles: List[Trouble]
+
+
+def look(watch: Watch) -> Sight:
+    """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock."""
+    slurm = Slurm(watch.checker, watch.slurm, watch.log) if watch.slurm else None
+    sight = Sight({}, [], [], [], slurm, [])
+    conditions: List[Condition] = []
+    unsure: Set[str] = set()
+    for instrument in instruments(watch.root, watch.pulled):
+        try:
+            view, found = _look_at(watch, instrument, sight)
+        except OSError as error:
+            message = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
+            sight.troubles.append(RunFailed(f"{instrument.name}: {message}"))
+            watch.log.event(LOG_FAIL, instrument.name.encode(), message)
+            unsure.add(instrument.name)
+            continue
+        if view.beat is None:
+            unsure.add(instrument.name)
+        sight.views[instrument.name] = view
+        sight.hooks.extend(hooks_of(watch.hooks, view))
+        conditions += found
+    if slurm and slurm.trouble:
+        sight.troubles.append(Trouble(str(slurm.trouble)))
+    conditions += _own_disks(watch)
+    _tell(watch, sight, conditions, unsure)
+    return sight
+
+
+def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
+    """One instrument: take up what is new, and what verifications found."""
+    before = watch.memory.load(instrument.name)
+    beat, conditions = _hear(watch, instrument, before)
+    remembered = take_note(instrument, beat, before, watch.remind_seconds)
+    for run, standing in checking(remembered).items():
+        after = _go_on(watch, instrument, run, standing, sight)
+        if after is None:
+            del remembered.runs[run]
+            continue
+        remembered.runs[run] = after
+        if after.verdict != CHECKING:
+            _note(watch, sight, instrument, run, remembered)
+    if remembered != before:
+        watch.memory.save(instrument.name, remembered)
+    view = View(instrument, beat, remembered)
+    _forget_verdicts(watch, view, before)
+    conditions += of_runs(instrument, beat, remembered)
+    return view, conditions
+
+
+def _go_on(
+    watch: Watch, instrument: Instrument, run: str, standing: Standing, sight: Sight
+) -> Optional[Standing]:
+    """How a run stands that is to be verified: by its verdict, or by Slurm's word of its job."""
+    path = verdict_path(watch.memory.directory, instrument.name, run, standing)
+    where = run.encode("utf-8", "surrogateescape")
+    verdict = read_verdict(path)
+    if verdict is not None:
+        return settle(instrument, where, standing, verdict)
+    check = Check(instrument.name, run, os.path.join(instrument.base, where), path)
+    if sight.slurm:
+        return sight.slurm.follow(check, standing)
+    sight.due.append(check)
+    return standing
+
+
+def _hear(
+    watch: Watch, instrument: Instrument, before: Remembered
+) -> Tuple[Optional[Heartbeat], List[Condition]]:
+    """What an instrument says of itself, if anything, and what is wrong with it as a whole."""
+    if instrument.heartbeat is None:
+        since = before.known_since or time.time()
+        return None, list(of_unheard(instrument, since, watch.limits))
+    try:
+        beat = read_heartbeat(instrument.heartbeat)
+    except BadHeartbeat as error:
+        return None, [of_bad_heartbeat(instrument, str(error))]
+    return beat, list(of_instrument(instrument, beat, watch.limits))
+
+
+def _note(
+    watch: Watch, sight: Sight, instrument: Instrument, run: str, remembered: Remembered
+) -> None:
+    """Log how a verification ended."""
+    standing = remembered.runs[run]
+    place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+    bad = list(bad_files(standing))
+    if standing.verdict == GOOD:
+        count = plural(standing.files, "file")
+        watch.log.event(LOG_VERIFY, place, f"{count}, {human_size(standing.bytes)}")
+    else:
+        for what in bad or [f"cannot be verified: {standing.error}"]:
+            sight.troubles.append(RunFailed(what, place))
+            watch.log.event(LOG_FAIL, place, what)
+    sight.settled.append(
+        Settled(
+            instrument.name,
+            run,
+            standing.verdict,
+            standing.rollup,
+            standing.files,
+            standing.bytes,
+            bad,
+        )
+    )
+
+
+def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
+    """Only what has been written down may go."""
+    for run, standing in checking(before).items():
+        after = view.remembered.runs.get(run)
+        if after is None or after.verdict != standing.verdict or after[:2] != standing[:2]:
+            name = view.instrument.name
+            drop_verdict(verdict_path(watch.memory.directory, name, run, standing))
+
+
+def _own_disks(watch: Watch) -> Iterator[Condition]:
+    disk = os.statvfs(watch.root)
+    yield from of_disk(
+        "",
+        shown(watch.root),
+        disk.f_bavail * disk.f_frsize,
+        disk.f_blocks * disk.f_frsize,
+        watch.limits,
+    )
+
+
+def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[str]) -> None:
+    """Put what is new into the outbox, write down that it is there, and deliver."""
+    state = watch.memory.directory
+    outbox = Outbox(state, watch.notifiers)
+    told = load_notices(state)
+    new = news(told, conditions, sight.views, unsure, watch.remind_seconds)
+    outbox.add(new.messages + _verified(sight) + _failed_hooks(watch, sight))
+    if new.notices != told:
+        save_notices(state, new.notices)
+    _note_told(watch, sight)
+    for outcome in outbox.deliver():
+        name = outcome.notifier.name
+        for letter in outcome.told:
+            watch.log.event(LOG_TELL, b"", f"{name}: {letter.subject}")
+        if outcome.trouble:
+            why = f"{name}: {outcome.trouble}; it is tried again at the next tick"
+            watch.log.event(LOG_WARN, b"", why)
+            if outcome.is_first_failure:
+                sight.troubles.append(Trouble(why))
+
+
+def _verified(sight: Sight) -> List[Message]:
+    return [
+        of_verified(view, run, standing)
+        for view in sight.views.values()
+        for run, standing in view.remembered.runs.items()
+        if standing.untold
+    ]
+
+
+def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
+    messages = []
+    for hook in sight.hooks:
+        message = of_failed_hook(hook)
+        place = f"{hook.view.instrument.name}/{hook.run}".encode("utf-8", "surrogateescape")
+        if message:
+            messages.append(message)
+            why = f"{message.what}: {shown(hook.output)}"
+            watch.log.event(LOG_FAIL, place, why)
+            sight.troubles.append(Trouble(why, place))
+    return messages
+
+
+def _note_told(watch: Watch, sight: Sight) -> None:
+    """The outbox has them now: they need not be told once more."""
+    for view in sight.views.values():
+        runs = view.remembered.runs
+        fresh = [run for run, each in runs.items() if each.untold or each.follow]
+        changed = False
+        for run in fresh:
+            standing = runs[run]
+            hooks = [hook for hook in sight.hooks if hook.view is view and hook.run == run]
+            follow = standing.follow and not all_ended(hooks)
+            runs[run] = standing._replace(untold=False, mended=False, follow=follow)
+            changed = changed or runs[run] != standing
+        if changed:
+            watch.memory.save(view.instrument.name, view.remembered)

@@ -1,0 +1,119 @@
+"""`monitor`: one tick on the cluster: verify what arrived, notice what is wrong, tell people."""
+
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from ontpush.cluster.checking import clear_away, make_checker, verify_here
+from ontpush.cluster.conditions import Limits
+from ontpush.cluster.hooks import Hooks, run_hooks
+from ontpush.cluster.memory import CHECKING, GOOD, Memory
+from ontpush.cluster.messages import View
+from ontpush.cluster.slurm import make_wishes
+from ontpush.cluster.tell import make_notifiers
+from ontpush.cluster.watch import Settled, Sight, Watch, look
+from ontpush.engine.lock import only_one
+from ontpush.engine.log import EventLog
+from ontpush.engine.mark import date_text
+from ontpush.engine.progress import InHand
+from ontpush.facts.names import human_time, plural
+from ontpush.facts.trouble import Trouble, TryLater
+from ontpush.result import Result, table
+from ontpush.settings import courteous, fleet_root, state_dir
+
+_LOOK_AGAIN_SECONDS = 60.0
+
+
+def monitor(
+    settings: Mapping[str, Any],
+    _: Callable[[Optional[InHand]], None],
+    listen: Callable[[str], None],
+) -> Result:
+    """One tick. A second one looks and tells while the first still verifies."""
+    root, state = fleet_root(settings), state_dir(settings)
+    log = EventLog(settings["log"], settings["verbose"], listen)
+    courteous(settings, log)
+    with only_one(state, b"monitor.lock"):
+        watch = Watch(
+            root,
+            tuple(each["instrument"] for each in settings["pull"]),
+            Memory(state),
+            Limits(settings["silent_minutes"] * 60, settings["disk_percent"]),
+            settings["remind_hours"] * 3600,
+            make_notifiers(settings),
+            Hooks(state, tuple(settings["on_verified"]), settings["hook_minutes"] * 60),
+            make_checker(state, settings),
+            make_wishes(settings) if settings["verify_in"] == "slurm" else None,
+            log,
+        )
+        sights = [look(watch)]
+    try:
+        with only_one(state, b"work.lock"):
+            _work(watch, sights)
+    except TryLater:
+        pass  # another tick verifies, and looks again when it has
+    return _result(sights, log)
+
+
+def _work(watch: Watch, sights: List[Sight]) -> None:
+    """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
+    clear_away(watch.memory.directory)
+    looked_at = time.monotonic()
+    for check in sights[-1].due:
+        verify_here(watch.checker, check)
+        if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
+            _look_again(watch, sights)
+            looked_at = time.monotonic()
+    if sights[-1].due:
+        _look_again(watch, sights)
+    if sights[-1].hooks:
+        run_hooks(watch.hooks, sights[-1].hooks)
+        _look_again(watch, sights)
+
+
+def _look_again(watch: Watch, sights: List[Sight]) -> None:
+    with only_one(watch.memory.directory, b"monitor.lock", wait=True):
+        sights.append(look(watch))
+
+
+def _result(sights: List[Sight], log: EventLog) -> Result:
+    settled = [each for sight in sights for each in sight.settled]
+    views = list(sights[-1].views.values())
+    troubles: List[Trouble] = [each for sight in sights for each in sight.troubles]
+    troubles += [log.trouble] if log.trouble else []
+    return Result(
+        "monitor",
+        lambda: {
+            "instruments": [_instrument_facts(view) for view in views],
+            "runs": [_run_facts(each) for each in settled],
+        },
+        lambda: _lines(views, settled),
+        troubles,
+    )
+
+
+def _instrument_facts(view: View) -> Dict[str, Any]:
+    standings = view.remembered.runs.values()
+    return {
+        "instrument": view.instrument.name,
+        "heard_at": date_text(view.beat.arrived_at) if view.beat else None,
+        "runs": len(view.beat.runs) if view.beat else 0,
+        "verified": sum(each.verdict == GOOD for each in standings),
+        "checking": sum(each.verdict == CHECKING for each in standings),
+        "bad": sum(bool(each.bad_count or each.error) for each in standings),
+    }
+
+
+def _run_facts(settled: Settled) -> Dict[str, Any]:
+    return dict(settled._asdict())
+
+
+def _lines(views: List[View], settled: List[Settled]) -> List[str]:
+    headings = ["instrument", "heard", "runs", "verified", "checking", "bad"]
+    rows = []
+    for view in views:
+        facts = _instrument_facts(view)
+        heard = f"{human_time(time.time() - view.beat.arrived_at)} ago" if view.beat else "never"
+        figures = [f"{facts[key]:,}" for key in headings[2:]]
+        rows.append([facts["instrument"], heard, *figures])
+    count = "{} verified now".format(plural(len(settled), "run"))
+    return [*(table(headings, rows) if rows else ["no instrument has sent a heartbeat"]), count]

@@ -1,0 +1,546 @@
+"""`ontpush pull`: the cluster fetches from sequencers that only hash, with a key that can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import Cluster
+from tests.lab.mailbox import Mailbox
+from tests.lab.minknow import SimulatedRun, snapshot
+from tests.lab.oldrsync import OldRsync
+from tests.program import (
+    RSYNC,
+    Program,
+    coreutils_agree,
+    is_done,
+    is_verified,
+    mark,
+    md5,
+    turn_a_bit,
+    wait_for,
+)
+
+OURS = ["rsync.done", "rsync.verified", ".ontpush", "intermediate"]
+
+
+@pytest.fixture
+def sequencer(data: Path, program: Program) -> Iterator[Cluster]:
+    """The sshd of a sequencer, whose one key may read the data."""
+    with Cluster(data, forced_command=f"/usr/bin/rrsync -ro {data}") as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def login(host_python: str, tmp_path: Path, root: Path, sequencer: Cluster) -> Iterator[Program]:
+    """The program on the cluster, which fetches from one sequencer."""
+    login = Program(host_python, tmp_path / "login")
+    source = {"instrument": "mk1c", "source": sequencer.destination, **sequencer.config()}
+    login.settings.update(root=str(root), pull=[source], disk_percent=100)
+    yield login
+    left = login.processes()
+    login.kill_all()
+    assert not left
+    assert not os.listdir(login.temporary)
+
+
+def hashed(program: Program, data: Path) -> None:
+    """A tick on the sequencer."""
+    assert program.run("hash", "--all", data).code == 0
+
+
+def pulled(login: Program) -> dict[str, dict[str, Any]]:
+    """A tick on the cluster in which nothing is wrong: how it left each run."""
+    ran = login.run("pull", "--json")
+    assert (ran.code, ran.err) == (0, ""), ran
+    return ran.runs
+
+
+def state(login: Program) -> str:
+    """How a tick leaves the one run that there is."""
+    (facts,) = pulled(login).values()
+    return str(facts["state"])
+
+
+@pytest.fixture
+def there(run: SimulatedRun, root: Path) -> Path:
+    """Where the run comes to lie."""
+    return root / "mk1c" / run.path.relative_to(run.root)
+
+
+@pytest.fixture
+def done(program: Program, run: SimulatedRun, login: Program, there: Path) -> Path:
+    """A run that has been pulled and is done."""
+    run.write_all()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    return there
+
+
+def test_a_run_comes_over_byte_for_byte_and_is_done(
+    done: Path, run: SimulatedRun, root: Path, login: Program
+) -> None:
+    assert is_done(done)
+    assert mark(done)["instrument"] == "mk1c"
+    assert snapshot(run.root, [*OURS, "*.md5"]) == snapshot(root / "mk1c", OURS)
+    facts = json.loads((root / "mk1c" / ".ontpush" / "mk1c.json").read_text())
+    (told,) = facts["runs"]
+    assert (told["state"], told["rollup"]) == ("done", md5(done / "md5sum"))
+    assert login.told("MARK DONE")
+
+
+def test_a_tick_with_nothing_new_fetches_nothing_and_says_nothing(
+    done: Path, login: Program
+) -> None:
+    def touched() -> dict[Path, tuple[int, int]]:
+        found = {path: path.stat() for path in done.rglob("*")}
+        return {path: (each.st_ino, each.st_ctime_ns) for path, each in found.items()}
+
+    before = touched()
+    assert login.run("pull").is_silent
+    assert touched() == before
+
+
+def test_the_life_of_a_run_from_half_of_it_to_a_late_file(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    assert coreutils_agree(there)
+    assert not (there / "rsync.done").exists()
+    with run.sequencing_summary.open("a") as summary:
+        summary.write("one more line\n")
+    run.finish()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    first = mark(there)["rollup"]
+    run.late_file("bam_pass/late [1]\nü.bam")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(there)
+    assert mark(there)["rollup"] != first
+    assert login.told("REOPEN")
+
+
+def test_a_run_without_end_stalls(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    login.put_clock_forward(25 * 3600)
+    assert state(login) == "stalled"
+    assert state(login) == "stalled"
+    assert len(login.told("STALL")) == 1
+
+
+def test_bytes_newer_than_their_sum_are_not_listed_until_they_are_hashed(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.write_bytes(b"newer")
+    assert state(login) == "sending"
+    assert coreutils_agree(there)
+    assert victim.name not in (there / "md5sum").read_text()
+    assert victim.name in login.told("WARN")[0]
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert victim.name in ran.err
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+def test_a_file_that_has_no_sum_yet_keeps_its_run_from_being_done(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    run.late_file("pod5_pass/unhashed.pod5")
+    assert state(login) == "waiting"
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+def test_a_listed_file_that_changes_is_withdrawn_before_it_is_fetched(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.write_bytes(b"another version")
+    hashed(program, run.root)
+    login.wrap_rsync(after=f"(cd {done} && md5sum -c --quiet md5sum) || touch {login.home}/broken")
+    assert state(login) == "done"
+    assert not (login.home / "broken").exists()
+    assert is_done(done)
+
+
+def test_what_was_broken_off_under_its_own_time_and_size_is_found(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    shutil.copytree(run.path, there, ignore=shutil.ignore_patterns("md5sum", "*.md5"))
+    victim = next(there.glob("pod5_pass/*"))
+    turn_a_bit(victim)
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_any_call_of_rsync_it_goes_on_and_lists_nothing_wrong(
+    program: Program, run: SimulatedRun, login: Program, there: Path, moment: str
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    home = login.home
+    count = f"echo x >>{home}/count; [ $(wc -l <{home}/count) -ge $(cat {home}/limit) ]"
+    login.wrap_rsync(**{moment: f"{count} && kill -9 -$(ps -o pgid= $PPID | tr -d ' ')"})
+    for limit in range(1, 9):
+        (home / "count").write_text("")
+        (home / "limit").write_text(str(limit))
+        login.within = ["setsid", "-w"]
+        ran = login.call("pull", *login.configured(), "mk1c")
+        login.kill_all()
+        if (there / "md5sum").exists():
+            assert coreutils_agree(there)
+        if (there / "rsync.done").exists():
+            assert is_done(there)
+        if ran.code == 0:
+            break
+        if limit % 2:
+            run.late_file(f"pod5_pass/late{limit}.pod5")
+            next(run.path.glob("fastq_pass/*")).write_text(f"version {limit}")
+            hashed(program, run.root)
+    login.within = []
+    (login.programs / "rsync").unlink()
+    assert state(login) == "done"
+    assert is_done(there)
+    assert not [path for path in there.rglob("*") if path.name.endswith(".ontpush-new")]
+
+
+def test_a_tick_that_is_stopped_ends_all_it_started(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    login.wrap_rsync(before=f"touch {login.home}/begun; sleep 600")
+    with login.started("pull", *login.configured()) as process:
+        wait_for((login.home / "begun").exists, "no transfer begins")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+    assert login.processes() == []
+    (login.programs / "rsync").unlink()
+    assert state(login) == "done"
+
+
+def test_what_the_monitor_finds_corrupt_is_fetched_again_by_itself(
+    done: Path, login: Program, tmp_path: Path
+) -> None:
+    victim = next(done.glob("pod5_pass/*"))
+    turn_a_bit(victim)
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings["notify"] = [{"url": mailbox.url}]
+        assert login.run("monitor").code == 1
+        (subject,) = mailbox.subjects()
+        assert subject.startswith("verification failed")
+        assert state(login) == "done"
+        assert coreutils_agree(done)
+        assert login.run("monitor").is_silent
+        (subject,) = mailbox.subjects()
+        assert subject.startswith("mended, verified")
+    assert is_verified(done)
+
+
+def test_what_is_deleted_over_there_stays_here_and_opens_no_run(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    login.run("monitor")
+    marked = (done / "rsync.done").read_text()
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.unlink()
+    victim.with_name(victim.name + ".md5").unlink()
+    hashed(program, run.root)
+    assert victim.name not in (run.path / "md5sum").read_text()
+    assert state(login) == "done"
+    assert (done / "rsync.done").read_text() == marked
+    assert login.told("REOPEN") == []
+    assert login.run("monitor").is_silent
+    run.late_file("late")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert victim.name in (done / "md5sum").read_text()
+    assert login.run("monitor").is_silent
+    assert is_verified(done)
+
+
+def test_sidecars_and_skip_marks_are_understood(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    assert list(run.path.rglob("*.md5"))
+    assert not list(done.rglob("*.md5"))
+    (run.path / "rsync.skip").write_text("no\n")
+    assert state(login) == "skipped"
+    (run.path / "rsync.skip").unlink()
+    assert state(login) in ("done", "sending")
+
+
+def test_counts_that_do_not_match_are_told(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    next(run.path.glob("pod5_pass/*")).unlink()
+    hashed(program, run.root)
+    (facts,) = pulled(login).values()
+    assert facts["state"] == "done"
+    assert "pod5" in facts["warning"]
+
+
+def test_names_of_any_kind_come_over(
+    program: Program, data: Path, login: Program, root: Path
+) -> None:
+    run = SimulatedRun(data, group="a [b]* \n\\#012 ü", sample="#; x", files=1)
+    run.write_all()
+    (run.path / os.fsdecode(b"odd\xff\\")).write_bytes(b"x")
+    hashed(program, data)
+    assert state(login) == "done"
+    assert is_done(root / "mk1c" / run.path.relative_to(data))
+
+
+def test_what_cannot_be_read_over_there_is_told_and_the_rest_is_fetched(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    login.put_program(
+        "rsync",
+        f'{RSYNC} "$@"; code=$?\ncase " $* " in *" --delete "*)'
+        ' echo "rsync: [sender] opendir \\"/data/locked\\" failed: Permission denied (13)" >&2\n'
+        "exit 23;; esac\nexit $code",
+    )
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert "Permission denied" in ran.err
+    assert is_done(there)
+    (error,) = json.loads((there.parents[2] / ".ontpush" / "mk1c.json").read_text())["errors"]
+    assert "Permission denied" in error
+
+
+def test_a_state_directory_that_cannot_be_written_is_told_in_one_line(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    (login.state / "pull").mkdir(parents=True)
+    (login.state / "pull" / "mk1c.json").mkdir()
+    ran = login.run("pull", "mk1c")
+    assert ran.code == 75
+    assert len(ran.err.splitlines()) == 1
+
+
+# -- hostile and out of reach -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../../escaped", "/etc/passwd", "a/../../x", "rsync.done", "md5sum", "a//b"]
+)
+def test_a_roll_up_that_leads_out_of_its_run_fails_it_alone(
+    program: Program, run: SimulatedRun, data: Path, login: Program, there: Path, name: str
+) -> None:
+    run.write_all()
+    other = SimulatedRun(data, group="other", files=1)
+    other.write_all()
+    hashed(program, data)
+    with (run.path / "md5sum").open("a") as file:
+        file.write(f"{'0' * 32}  {name}\n")
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert sorted(facts["state"] for facts in ran.runs.values()) == ["done", "failed"]
+    assert not (there / "rsync.done").exists()
+    assert is_done(there.parents[2] / other.path.relative_to(data))
+
+
+def test_a_link_in_the_place_of_a_listed_file_is_not_fetched(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.unlink()
+    victim.symlink_to("/etc/passwd")
+    assert state(login) == "sending"
+    assert not os.path.lexists(there / "pod5_pass" / victim.name)
+    assert not (there / "rsync.done").exists()
+
+
+def test_links_planted_here_lead_nothing_out(
+    program: Program, run: SimulatedRun, login: Program, there: Path, tmp_path: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    there.mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("md5sum", "rsync.done", "md5sum.ontpush-new"):
+        (there / name).symlink_to(victim)
+    login.run("pull")
+    assert victim.read_text() == "mine"
+
+
+def test_a_sequencer_out_of_reach_is_silent_and_no_error_of_the_others(
+    program: Program,
+    run: SimulatedRun,
+    login: Program,
+    there: Path,
+    sequencer: Cluster,
+    tmp_path: Path,
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    gone = {**login.settings["pull"][0], "instrument": "gone", "ssh_port": 1}
+    login.settings["pull"].append(gone)
+    assert login.run("pull").is_silent
+    assert is_done(there)
+    assert "gone" in login.told("WARN")[0]
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
+        assert login.run("monitor").is_silent
+        assert mailbox.subjects() == []
+        login.put_clock_forward(2 * 3600)
+        assert login.run("monitor").is_silent
+        assert mailbox.subjects() == ["silent: gone", "silent: mk1c"]
+        login.put_clock_forward(0)
+        assert login.run("pull").is_silent
+        login.run("monitor")
+        assert "back: mk1c" in mailbox.subjects()
+
+
+def test_when_no_sequencer_can_be_reached_that_is_told(login: Program, sequencer: Cluster) -> None:
+    sequencer.stop()
+    ran = login.run("pull")
+    assert ran.code == 69
+    assert len(ran.err.splitlines()) == 1
+    sequencer.start()
+    assert login.run("pull").is_silent
+
+
+def test_a_network_that_breaks_off_leaves_a_run_that_goes_on(
+    program: Program, run: SimulatedRun, login: Program, there: Path, sequencer: Cluster
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    sequencer.refuse_key()
+    assert login.run("pull").code == 69
+    sequencer.accept_key()
+    assert state(login) == "done"
+
+
+def test_several_sequencers_are_served_side_by_side(
+    program: Program, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    first = login.settings["pull"][0]
+    login.settings["pull"] = [{**first, "instrument": f"n{number}"} for number in range(5)]
+    ran = login.run("pull", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert [each["instrument"] for each in ran.json["data"]["runs"]]
+    for number in range(5):
+        assert is_done(root / f"n{number}" / run.path.relative_to(run.root))
+
+
+def test_a_sequencer_that_is_still_being_served_is_left_to_that_call(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    login.wrap_rsync(
+        before=f"[ -e {login.home}/go ] || touch {login.home}/begun\n"
+        f"while [ ! -e {login.home}/go ]; do sleep 0.05; done"
+    )
+    with login.started("pull", *login.configured()) as process:
+        wait_for((login.home / "begun").exists, "no transfer begins")
+        assert login.run("pull").is_silent
+        (login.home / "go").touch()
+        assert process.wait() == 0
+    assert is_done(there)
+
+
+def test_the_rrsync_written_in_perl_serves_too(
+    program: Program,
+    run: SimulatedRun,
+    login: Program,
+    there: Path,
+    sequencer: Cluster,
+    older: OldRsync,
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    sequencer.forced_command(f"{older.rrsync} -ro {run.root}")
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+# -- how it is called -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "word", "code"),
+    [
+        ({"pull": []}, "pull", 64),
+        ({"root": None}, "root", 64),
+        ({"pull": [{"instrument": "../x", "source": "a@b:c"}]}, "name of a directory", 78),
+        ({"pull": [{"instrument": "x"}]}, "pull[0]: `source` is missing", 78),
+        ({"rsync_flags": ["--delete"]}, "deleted", 64),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    login: Program, settings: dict[str, Any], word: str, code: int
+) -> None:
+    login.settings.update(settings)
+    ran = login.run("pull")
+    assert ran.code == code
+    assert word in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_an_instrument_that_is_not_configured_is_a_wrong_call(login: Program) -> None:
+    assert login.run("pull", "nobody").code == 64
+
+
+# -- looking at it ----------------------------------------------------------------------------
+
+
+def test_check_on_the_cluster_asks_everybody_it_depends_on(
+    done: Path, login: Program, sequencer: Cluster, tmp_path: Path
+) -> None:
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings["notify"] = [{"url": mailbox.url}]
+        ran = login.run("check", "--json")
+        assert (ran.code, ran.err) == (0, "")
+        verdicts = {each["what"]: each["verdict"] for each in ran.json["data"]["checks"]}
+        assert verdicts["mk1c"] == verdicts["notify[0]"] == verdicts["instruments"] == "ok"
+        assert mailbox.mails() == []
+    sequencer.refuse_key()
+    ran = login.run("check")
+    assert ran.code == 69
+    assert "refuses the key" in ran.err
+    assert "Connection refused" in ran.err
+
+
+def test_status_on_the_cluster_shows_the_fleet(done: Path, login: Program) -> None:
+    login.run("monitor")
+    (facts,) = login.run("status", "--json").json["data"]["runs"]
+    assert (facts["instrument"], facts["state"], facts["verdict"]) == ("mk1c", "done", "verified")
+    assert "verified" in login.run("status").out
