@@ -40,7 +40,13 @@ def call(home: Path, program: str, *arguments: str | Path) -> str:
     }
     command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
     ended = subprocess.run(
-        command, cwd=home, env=environment, capture_output=True, text=True, timeout=100
+        command,
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
