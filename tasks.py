@@ -84,9 +84,16 @@ def test(c: Context, only: str = "", python: str = "") -> None:
         "inventory": "file or directory that names your hosts; default: inventory",
         "limit": "set up these hosts only",
         "check": "only tell what would change",
+        "ask-become-pass": "ask for the password of sudo on the sequencers",
     }
 )
-def deploy(c: Context, inventory: str = "", limit: str = "", check: bool = False) -> None:
+def deploy(
+    c: Context,
+    inventory: str = "",
+    limit: str = "",
+    check: bool = False,
+    ask_become_pass: bool = False,
+) -> None:
     """Set up the sequencers and the cluster of the inventory, as playbooks/site.yml does."""
     if sys.version_info >= TOO_NEW_FOR_MK1C:
         print(
@@ -96,7 +103,8 @@ def deploy(c: Context, inventory: str = "", limit: str = "", check: bool = False
             file=sys.stderr,
         )
     hosts = ["-i", from_caller(inventory)] if inventory else []
-    given = [*hosts, *["--limit", limit] * bool(limit), *["--check"] * check]
+    switches = [*["--check"] * check, *["--ask-become-pass"] * ask_become_pass]
+    given = [*hosts, *["--limit", limit] * bool(limit), *switches]
     finish(run(c, tool("ansible-playbook"), *given, "playbooks/site.yml"))
 
 
