@@ -170,6 +170,20 @@ def test_a_data_file_of_a_done_run_that_changes_in_place_is_found_within_a_day(
     assert (there / "pod5_pass" / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_clock_that_was_years_ahead_keeps_no_change_from_being_found(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    program.put_clock_forward(3650 * DAY)
+    there = done_run(program, run, arrived)
+    program.put_clock_forward(0)
+    file = next(run.path.glob("pod5_pass/*"))
+    with file.open("ab") as out:
+        out.write(b"a block that was lost")
+    program.pushed(data, arrived)
+    assert (there / "pod5_pass" / file.name).read_bytes() == file.read_bytes()
+    assert is_done(there)
+
+
 def test_a_run_opened_again_has_no_mark_while_its_new_files_settle(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

@@ -302,3 +302,21 @@ def test_nothing_is_left_behind_in_the_run_by_a_killed_tick(
     assert state["state"] == "done"
     assert not list(arrived.rglob("*.ontpush-new"))
     assert is_done(run.path)
+
+
+def test_what_a_killed_tick_left_behind_does_not_overwrite_what_the_next_one_sent(
+    program: Program, big: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    with program.pushing(data, arrived, *SLOW) as tick:
+        wait_for(lambda: half_sent(arrived), "nothing is sent")
+        tick.kill()
+        tick.wait()
+    orphans = program.processes()
+    assert orphans
+    file = big.late_file("pod5_pass/0_big.pod5", size=1000)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert not set(program.processes()) & set(orphans)
+    there = arrived / big.path.relative_to(data)
+    assert (there / "pod5_pass/0_big.pod5").read_bytes() == file.read_bytes()
+    assert is_done(there)

@@ -199,8 +199,6 @@ class World:
         self.damaged: dict[bytes, set[Content | None]] = {}
         # Changed in a way that no look can see, until a new mark says it was seen.
         self.stealthy: set[bytes] = set()
-        # Replaced by something that looks older than the run's mark.
-        self.older: set[bytes] = set()
         self.arrived: set[bytes] = set()
         self.marks: dict[bytes, bytes] = {}
         os.makedirs(self.source)
@@ -267,8 +265,6 @@ class World:
         if when == found.st_mtime_ns:
             self.stealthy.add(name)
             self.forgive_unlisted(run, name)
-        if how == "older":
-            self.older.add(name)
         self.move_in(path, self.fresh(found.st_size), when)
 
     def rename(self, run: int, pick: int, folder: bytes, name: bytes) -> None:
@@ -331,8 +327,6 @@ class World:
             self.arrived.discard(os.path.relpath(path, self.there))
 
     def lose_state(self) -> None:
-        """Then times are all that tells whether a file is what the mark stands for."""
-        self.stealthy |= self.older
         shutil.rmtree(self.state, ignore_errors=True)
 
     def unplug(self) -> None:

@@ -139,6 +139,49 @@ def test_nothing_is_deleted_at_the_destination(
     assert coreutils_agree(there)
 
 
+def test_a_file_that_stands_where_a_directory_should_is_not_deleted(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    in_the_way = arrived / run.path.relative_to(data).parts[0]
+    in_the_way.write_text("put here by somebody else")
+    ran = program.push(data, arrived)
+    assert ran.code != 0
+    assert in_the_way.read_text() == "put here by somebody else"
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_a_file_that_arrived_is_not_deleted_for_a_directory_of_its_name(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    (run.path / "notes").write_text("the first")
+    program.pushed(data, arrived)
+    (run.path / "notes").unlink()
+    (run.path / "notes").mkdir()
+    (run.path / "notes" / "more").write_text("more")
+    there = arrived / run.path.relative_to(data)
+    ran = program.push(data, arrived)
+    assert ran.code == 1
+    assert "notes/more" in ran.err
+    assert (there / "notes").read_text() == "the first"
+
+
+def test_a_link_to_a_directory_at_the_destination_is_kept(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, tmp_path: Path
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    elsewhere = tmp_path / "archive"
+    elsewhere.mkdir()
+    there.parent.mkdir(parents=True)
+    there.symlink_to(elsewhere)
+    ran = program.push(data, arrived)
+    assert there.is_symlink()
+    # rsync follows it, or from 3.5 on does not trust it.
+    assert is_done(elsewhere) if ran.code == 0 else run.path.name in ran.err
+
+
 def test_a_done_run_stays_done_when_its_files_are_cleared_away(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

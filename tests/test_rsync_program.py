@@ -161,6 +161,18 @@ def test_a_flag_that_rsync_does_not_know_is_a_wrong_call(
         ["another/directory"],
         ["-z", "--", "x"],
         ["-z", "one", "two"],
+        ["--size-only"],
+        ["-M--compare-dest=../other"],
+        ["-zM--inplace"],
+        ["--remote-option=--inplace"],
+        ["--iconv=UTF-8,ISO-8859-1"],
+        ["--fake-super"],
+        ["--no-relative"],
+        ["--old-dirs"],
+        ["--no-i"],
+        ["--stderr=all"],
+        ["--msgs2stderr"],
+        ["--exclude-from=-"],
     ],
 )
 def test_flags_that_break_a_promise_are_refused_before_anything_happens(
@@ -178,7 +190,7 @@ def test_flags_that_break_a_promise_are_refused_before_anything_happens(
 HARMLESS = [
     "-hav -z -8 -x -H --progress --stats --numeric-ids -O -R -m --timeout=60 --bwlimit=100m -r",
     "-a -v -W -u -b -i --fuzzy --delay-updates --chmod=F640 --out-format=%n --outbuf=N -d",
-    "--checksum --size-only --no-whole-file --sparse --log-format=%n --prune-empty-dirs --no-8",
+    "--checksum --no-whole-file --sparse --log-format=%n --prune-empty-dirs --no-8",
 ]
 STRANGE = """
 --existing --ignore-existing --max-size=100 --exclude=*.pod5 --filter=-_*.pod5 -L --copy-links
@@ -195,6 +207,17 @@ def test_harmless_flags_do_no_harm(
     run.write_all()
     (run.path / "link").symlink_to("/etc/passwd")
     (state,) = program.pushed(data, arrived, flags=flags.split()).values()
+    assert state["state"] == "done"
+    assert snapshot(run.path) == snapshot(arrived / run.path.relative_to(data))
+
+
+def test_hard_links_are_files_like_others_whatever_the_flags(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    file = min(run.path.glob("pod5_pass/*"))
+    file.with_name("another name").hardlink_to(file)
+    (state,) = program.pushed(data, arrived, flags=["-aHAX"]).values()
     assert state["state"] == "done"
     assert snapshot(run.path) == snapshot(arrived / run.path.relative_to(data))
 

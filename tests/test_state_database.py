@@ -100,6 +100,8 @@ def test_whatever_happens_to_the_state_done_runs_stay_done_and_nothing_is_sent_a
         states = program.pushed(data, arrived)
         assert [state["state"] for state in states.values()] == ["done", "waiting"]
         assert next(iter(states.values()))["sent_files"] == 0
+        of_done = next(iter(program.run("status", "--json").runs.values()))
+        assert of_done["sent_files"] == of_done["files"]
         assert (snapshot(data), snapshot(arrived, without=[".ontpush"])) == before
     assert {path.name for path in program.state.iterdir()} <= {
         "ledger.sqlite3",
@@ -111,17 +113,36 @@ def test_whatever_happens_to_the_state_done_runs_stay_done_and_nothing_is_sent_a
 def test_the_files_of_a_done_run_are_not_even_read_again(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
-    age(run.write_all(), 600)
+    run.write_all()
     program.pushed(data, arrived)
-    victim = next(run.path.glob("pod5_pass/*"))
-    times = victim.stat()
-    before = (run.path / "md5sum").read_bytes()
-    victim.write_bytes(b"X" * times.st_size)
-    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
     lose(program)
+    read = program.home / "read"
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\n"
+        "readv = os.readv\n"
+        f"os.readv = lambda *given: open({str(read)!r}, 'w').close() or readv(*given)\n"
+    )
     (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("done", 0)
+    assert not read.exists()
+
+
+def test_a_file_moved_in_with_an_old_time_while_the_state_was_lost_is_found(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    lose(program)
+    file = min(run.path.glob("pod5_pass/*"))
+    other = data.with_name("other")
+    other.write_bytes(file.read_bytes()[::-1])
+    os.utime(other, (1e9, 1e9))
+    other.rename(file)
+    (state,) = program.pushed(data, arrived).values()
+    there = arrived / run.path.relative_to(data)
     assert state["state"] == "done"
-    assert (run.path / "md5sum").read_bytes() == before
+    assert (there / file.relative_to(run.path)).read_bytes() == file.read_bytes()
+    assert is_done(there)
 
 
 @pytest.mark.parametrize("deed", [lose, fill_with_garbage])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -405,6 +406,31 @@ def test_a_directory_of_somebody_else_in_a_files_place_fails_the_run_and_is_kept
     assert (there / run.final_summary.name / "notes").read_text() == "kept"
     assert not (there / "rsync.done").exists()
     assert coreutils_agree(there)
+
+
+def test_a_source_that_rots_does_not_overwrite_the_good_copy(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    run = SimulatedRun(data, files=1)
+    for _ in run.reads():
+        pass
+    program.pushed(data, arrived)
+    file = next(run.path.glob("pod5_pass/*"))
+    good, times = file.read_bytes(), file.stat()
+    # As a failing disk does it: other bytes, and nobody who changed them. Only the ledger knows
+    # when the file was changed last, so it is told that it was at this moment.
+    file.write_bytes(good[::-1])
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with contextlib.closing(sqlite3.connect(program.state / "ledger.sqlite3")) as ledger, ledger:
+        of_file = (file.stat().st_ctime_ns, file.name.encode())
+        ledger.execute("UPDATE files SET ctime_ns = ? WHERE name = ?", of_file)
+    run.finish()
+    ran = program.push(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert ran.code == 1
+    assert file.name in ran.err
+    assert (there / "pod5_pass" / file.name).read_bytes() == good
+    assert not (there / "rsync.done").exists()
 
 
 def test_a_run_that_goes_while_it_is_looked_at_is_no_fault(

@@ -125,7 +125,8 @@ def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
     def lines() -> Iterator[bytes]:
         return (line_for(*listed) for listed in ledger.summed(record.id))
 
-    if md5_and_size(lines())[0] == md5_of_rollup(record.path):
+    there = md5_of_rollup(record.path)
+    if there and there == md5_and_size(lines())[0]:
         return
     try:
         write_whole(os.path.join(record.path, ROLLUP), lines())

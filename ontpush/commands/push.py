@@ -142,7 +142,8 @@ def _preview_run(tick: Tick, found: Found) -> RunReport:
     destination = tick.transport.destination.text
     if record.destination != destination:
         mark, relative = read_mark(found.path), below(found.path, tick.source)
-        if vouches(mark, md5_of_rollup(found.path), relative, destination):
+        rollup = md5_of_rollup(found.path)
+        if vouches(mark, rollup, relative, tick.instrument, destination):
             return RunReport(record._replace(state=words.DONE), 0, 0)
         with ledger.writing():
             ledger.forget_deliveries(record.id)

@@ -74,6 +74,7 @@ def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:
         "run": for_json(run),
         "files": inspection.files,
         "bytes": inspection.bytes,
+        "rollup": inspection.rollup,
         "bad": [{"path": for_json(bad.path), "problem": bad.problem} for bad in inspection.bad],
     }
 

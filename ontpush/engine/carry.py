@@ -80,8 +80,8 @@ def _extent(files: List[FileRecord]) -> Tuple[int, int]:
 
 
 def _carry_broken_off(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
-    """rsync's quick check tells what arrived before: times are set only on whole files."""
-    return _carry_slice(tick, run, files, [])
+    """What may have arrived before is compared by content: nobody saw it arrive."""
+    return _carry_slice(tick, run, files, ["--checksum"])
 
 
 def _carry_fresh(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
@@ -95,7 +95,10 @@ def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: Lis
     """Send `files` and take the sums they lack; note what then lies at the destination."""
     paths = [run.relative + b"/" + file.path for file in files]
     tick.progress.begin(run.relative, "sending", *_extent(files))
-    with Sending(tick.transport, tick.source, paths, tick.progress.advance, flags) as sending:
+    largest = max(file.size for file in files)
+    with Sending(
+        tick.transport, tick.source, paths, tick.progress.advance, flags, largest
+    ) as sending:
         files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, sending.watch)
         complete, complaints = sending.finish()
     arrived = sending.arrived if complete else _proven(tick, paths)
@@ -132,7 +135,4 @@ def _is_untouched(run: RunInHand, file: FileRecord) -> bool:
         return False
     if file.md5 == LINK:
         return stat.S_ISLNK(found.st_mode) and found.st_mtime_ns == file.mtime_ns
-    return stat.S_ISREG(found.st_mode) and (
-        (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        == (file.size, file.mtime_ns, file.ctime_ns)
-    )
+    return stat.S_ISREG(found.st_mode) and file.is_as_hashed(found)

@@ -13,13 +13,18 @@ from ontpush.engine.send import send
 from ontpush.engine.transport import Transport
 
 
-def deliver(transport: Transport, outbox: bytes, name: bytes, lines: Iterable[bytes]) -> None:
+def deliver(
+    transport: Transport,
+    outbox: bytes,
+    name: bytes,
+    lines: Iterable[bytes],
+    only_over_another: bool = False,
+) -> None:
     """Send a file made of `lines` to `name`, relative to the destination. Trouble."""
     path = os.path.join(outbox, name)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_whole(path, lines)
-        # Two roll-ups of one second can have the same size: never ask rsync's quick check.
-        send(transport, outbox, name, ["--ignore-times", "--no-implied-dirs"])
+        send(transport, outbox, name, only_over_another)
     finally:
         shutil.rmtree(outbox, ignore_errors=True)

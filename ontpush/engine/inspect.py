@@ -5,14 +5,17 @@ what is left is read: once, for both kinds of sum.
 """
 
 import csv
+import io
 import os
 import re
 from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.look import is_ours
+from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown
+from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import ROLLUP
 
@@ -28,11 +31,15 @@ class Bad(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What came of it: how many files and bytes were read, and every bad one, by path."""
+    """What came of it: how many files and bytes were read, and every bad one, by path.
+
+    `rollup` is the MD5 of the roll-up that they were held against.
+    """
 
     files: int
     bytes: int
     bad: List[Bad]
+    rollup: str
 
 
 class _Expected(NamedTuple):
@@ -50,8 +57,10 @@ def inspect_run(
 ) -> Inspection:
     """Check the run at `run`; `sizes(path, md5)` gives the size of a file where it is known.
 
-    RunFailed where there is no roll-up to check against, or it is no roll-up.
+    RunFailed where there is no roll-up to check against, it is no roll-up, or it has changed
+    meanwhile.
     """
+    rollup = md5_of_rollup(run)
     listed = _listed(run)
     present = _files_of(run, excluded)
     sha256s = _minknow_sums(run)
@@ -73,7 +82,9 @@ def inspect_run(
         for summed in batch:
             bad += _judge(summed)
         on_file(len(batch), sum(each.stat.st_size for each in batch if each.stat))
-    return Inspection(len(to_read), sum(task.size for task in to_read), sorted(bad))
+    if rollup is None or md5_of_rollup(run) != rollup:
+        raise RunFailed("md5sum changed while the run was verified: verify it again", run)
+    return Inspection(len(to_read), sum(task.size for task in to_read), sorted(bad), rollup)
 
 
 def _listed(run: bytes) -> List[Listed]:
@@ -141,7 +152,9 @@ def _minknow_sums(run: bytes) -> Dict[bytes, bytes]:
             continue
         path = os.path.join(run, name)
         try:
-            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with open_regular(path) as raw, io.TextIOWrapper(
+                raw, newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 for row in csv.DictReader(file):
                     where, sum_text = row.get("file_path") or "", row.get("file_hash") or ""
                     if where and sum_text:

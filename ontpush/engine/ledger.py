@@ -8,7 +8,7 @@ import contextlib
 import os
 import sqlite3
 import sys
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.rollup import Listed
 from ontpush.facts.names import shown
@@ -55,14 +55,17 @@ CREATE TABLE files (
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
 """
-# What the destination may have of a file. rsync's quick check goes by whole seconds, so a file
-# of which an older version may be there must be sent without it. ADOPTED came from a roll-up
-# found in the run: it may be there as listed, which its sum will show.
+# What the destination may have of a file: nothing, this version, an older one, this one for sure.
+# ADOPTED came from a roll-up found in the run: it may be there, and its sum is needed first.
 NOT_OFFERED, OFFERED, OLDER, THERE, ADOPTED = range(5)
 _KEPT_AFTER_GONE = 7 * 86400
 
 LINK = b""
 GONE = b""
+
+
+# A file as a look finds it: its name, size, modification time in nanoseconds, and LINK or None.
+Taken = Tuple[bytes, int, int, Optional[bytes]]
 
 
 class RunRecord(NamedTuple):
@@ -102,6 +105,14 @@ class FileRecord(NamedTuple):
     def key(self) -> Tuple[bytes, bytes]:
         """Its place in the order in which files are given out."""
         return self.path[: len(self.path) - len(self.name)], self.name
+
+    def is_as_hashed(self, found: os.stat_result) -> bool:
+        """Whether nothing touched the file since its sum was taken, going by size and times."""
+        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (
+            self.size,
+            self.mtime_ns,
+            self.ctime_ns,
+        )
 
 
 class Known(NamedTuple):
@@ -204,6 +215,8 @@ class Ledger:
         before = (now - _KEPT_AFTER_GONE,)
         self._database.execute(f"DELETE FROM files WHERE directory IN ({of_gone})", before)
         self._database.execute(f"DELETE FROM directories WHERE id IN ({of_gone})", before)
+        # What its roll-up at the destination lists is forgotten too: coming back, it begins anew.
+        self._database.execute("UPDATE runs SET destination = NULL WHERE gone_at < ?", before)
 
     def tokens_of(self, run: int) -> Dict[bytes, Optional[bytes]]:
         """Each known directory of one run and what it looked like."""
@@ -245,15 +258,15 @@ class Ledger:
 
     # -- files ------------------------------------------------------------------------
 
-    def take(
-        self, directory: int, found: Iterable[Tuple[bytes, int, int, Optional[bytes]]]
-    ) -> None:
-        """New or changed files `(name, size, mtime_ns, md5)`: to be hashed and sent."""
-        found = list(found)
+    def take_new(self, directory: int, found: List[Taken]) -> None:
+        """Files never seen before: to be hashed and sent."""
         self._database.executemany(
-            "INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL, NULL, NULL, 0, NULL)",
-            ((directory, name) for name, _, _, _ in found),
+            "INSERT INTO files VALUES (?, ?, ?, ?, NULL, ?, 0, NULL)",
+            ((directory, name, size, mtime, md5) for name, size, mtime, md5 in found),
         )
+
+    def take_changed(self, directory: int, found: List[Taken]) -> None:
+        """Files that are other than they were, or complete now: to be hashed and sent."""
         self._database.executemany(
             "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = NULL, md5 = ?,"
             " delivery = CASE WHEN delivery IN (0, 4) THEN delivery ELSE 2 END"
@@ -304,16 +317,30 @@ class Ledger:
         """The next `limit` files and links of the run, by directory and name."""
         return self._files(run, "1", after, limit)
 
+    def files_at(self, run: int, paths: Iterable[bytes]) -> List[FileRecord]:
+        """The files at these paths, relative to the run; what is not known is passed over."""
+        wheres = [(path[: path.rfind(b"/") + 1], path[path.rfind(b"/") + 1 :]) for path in paths]
+        return [
+            file
+            for directory, name in wheres
+            for file in self._select("d.path = ? AND f.name = ?", (run, directory, name))
+        ]
+
     def _files(
         self, run: int, where: str, after: Tuple[bytes, bytes], limit: int
     ) -> List[FileRecord]:
+        return self._select(
+            f"{where} AND (d.path > ? OR (d.path = ? AND f.name > ?))"
+            " ORDER BY d.path, f.name LIMIT ?",
+            (run, after[0], after[0], after[1], limit),
+        )
+
+    def _select(self, where: str, values: Tuple[Any, ...]) -> List[FileRecord]:
         rows = self._database.execute(
             "SELECT d.id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.md5"
             " FROM directories d JOIN files f ON f.directory = d.id"
-            f" WHERE d.run = ? AND f.size IS NOT NULL AND {where}"
-            " AND (d.path > ? OR (d.path = ? AND f.name > ?))"
-            " ORDER BY d.path, f.name LIMIT ?",
-            (run, after[0], after[0], after[1], limit),
+            f" WHERE d.run = ? AND f.size IS NOT NULL AND {where}",
+            values,
         )
         return [FileRecord(row[0], row[1] + row[2], *row[2:]) for row in rows]
 
@@ -482,15 +509,21 @@ class Ledger:
             f"listed IS NOT NULL AND size IS NOT NULL AND mtime_ns <= {until_ns:d}",
         )
 
+    def doubt(self, files: Iterable[FileRecord]) -> None:
+        """Take the sums of these files again, and let rsync compare them by content."""
+        self._database.executemany(
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 4"
+            " WHERE directory = ? AND name = ?",
+            ((file.directory, file.name) for file in files),
+        )
+
     def disbelieve_listed(self, run: int) -> None:
         """The mark does not fit what is in the run: take all sums again."""
         self._update_files(run, "md5 = NULL, delivery = 4", "listed IS NOT NULL")
 
     def settle_adopted(self, run: int) -> None:
-        """Adopted files have their sums: only where it is the listed one may rsync be quick."""
-        self._update_files(
-            run, "delivery = CASE WHEN md5 = listed THEN 1 ELSE 2 END", "delivery = 4"
-        )
+        """Adopted files have their sums: they may be sent now, compared by content."""
+        self._update_files(run, "delivery = 1", "delivery = 4")
 
 
 def open_ledger(state_dir: bytes) -> Ledger:

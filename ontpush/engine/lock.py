@@ -1,10 +1,15 @@
-"""One tick at a time: a lock that goes with the process and that no child inherits."""
+"""One tick at a time: a lock that goes with the process and that no child inherits.
+
+A tick that is killed leaves children behind, which might overwrite what the next one has sent. So
+the file holds a word while a tick is at work; whoever finds it there ends them first.
+"""
 
 import contextlib
 import fcntl
 import os
 from typing import Iterator
 
+from ontpush.engine.orphans import orphans_ended
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration, TryLater
 
@@ -28,6 +33,7 @@ def only_one(state_dir: bytes) -> Iterator[None]:
             raise TryLater(
                 f"another tick holds {shown(path)}; this one leaves the work to it"
             ) from error
-        yield
+        with orphans_ended(descriptor, path):
+            yield
     finally:
         os.close(descriptor)

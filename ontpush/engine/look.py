@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left, bisect_right
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from ontpush.engine.ledger import GONE, LINK, Known, Ledger
+from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import for_json, from_argument
 from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
@@ -212,7 +212,8 @@ class Looker:
         self, directory: int, full_path: bytes, page: List[Known], names: List[bytes]
     ) -> None:
         known = {file.name: file for file in page}
-        taken: List[Tuple[bytes, int, int, Optional[bytes]]] = []
+        new: List[Taken] = []
+        changed: List[Taken] = []
         put_back = []
         for name in names:
             file = known.pop(name, _UNKNOWN)
@@ -235,20 +236,21 @@ class Looker:
                     put_back.append(name)
                 continue
             is_link = stat.S_ISLNK(found.st_mode)
-            taken.append((name, size, found.st_mtime_ns, LINK if is_link else None))
-            if len(taken) == _PAGE:
-                self._take(directory, taken)
-                taken = []
+            taken = (name, size, found.st_mtime_ns, LINK if is_link else None)
+            (new if file is _UNKNOWN else changed).append(taken)
+            if len(new) == _PAGE:
+                self._take(directory, new, [])
+                new = []
         put_back.extend(file.name for file in known.values() if file.size is not None)
-        self._take(directory, taken)
+        self._take(directory, new, changed)
         if put_back:
             self._gone += len(put_back)
             self._ledger.put_back(directory, put_back)
 
-    def _take(self, directory: int, taken: List[Tuple[bytes, int, int, Optional[bytes]]]) -> None:
-        if taken:
-            self._taken += len(taken)
-            self._ledger.take(directory, taken)
+    def _take(self, directory: int, new: List[Taken], changed: List[Taken]) -> None:
+        self._taken += len(new) + len(changed)
+        self._ledger.take_new(directory, new)
+        self._ledger.take_changed(directory, changed)
 
     def _stat(self, path: bytes) -> Optional[os.stat_result]:
         """The state of a file or link; None for what is gone or neither."""

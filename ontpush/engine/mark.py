@@ -7,6 +7,7 @@ from typing import Dict, List, Mapping, Optional
 
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts.names import shown
+from ontpush.facts.regular import open_regular
 from ontpush.facts.words import DONE_MARK, ROLLUP
 
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
@@ -26,7 +27,7 @@ def mark_lines(now: float, facts: Mapping[str, object]) -> List[bytes]:
 def read_mark(run: bytes) -> Optional[Dict[str, str]]:
     """The `key: value` lines of a run's mark and its `date`, or None where there is no mark."""
     try:
-        with open(os.path.join(run, DONE_MARK), "rb") as file:
+        with open_regular(os.path.join(run, DONE_MARK)) as file:
             lines = file.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return None
@@ -49,23 +50,29 @@ def date_of(mark: Dict[str, str]) -> Optional[float]:
 def md5_of_rollup(run: bytes) -> Optional[str]:
     """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
     try:
-        with open(os.path.join(run, ROLLUP), "rb") as file:
+        with open_regular(os.path.join(run, ROLLUP)) as file:
             return md5_and_size(file)[0]
     except OSError:
         return None
 
 
 def vouches(
-    mark: Optional[Dict[str, str]], rollup: Optional[str], run: bytes, destination: str
+    mark: Optional[Dict[str, str]],
+    rollup: Optional[str],
+    run: bytes,
+    instrument: str,
+    destination: str,
 ) -> bool:
-    """Whether a mark stands for this roll-up of the run that lies at `run` below this destination.
+    """Whether a mark stands for this roll-up of what `instrument` has at `run` and sent there.
 
-    A run that was renamed brings its mark along, and nothing of it lies under its new name.
+    A run that was renamed, or copied to another sequencer, brings its mark along, and nothing of
+    it lies at its new place.
     """
     return (
         mark is not None
         and rollup is not None
         and mark.get("rollup") == rollup
         and mark.get("run") == shown(run).strip()
+        and mark.get("instrument") == instrument.strip()
         and mark.get("destination") == destination
     )

@@ -35,8 +35,9 @@ def withdraw(tick: Tick, run: RunInHand) -> None:
 
 
 def withdraw_everything(tick: Tick, run: RunInHand) -> None:
-    """Deliver an empty roll-up: nobody knows any more what the last one listed."""
-    deliver(tick.transport, tick.outbox, run.relative + b"/" + ROLLUP, [])
+    """Deliver an empty roll-up over the last one, of which nobody knows what it listed."""
+    name = run.relative + b"/" + ROLLUP
+    deliver(tick.transport, tick.outbox, name, [], only_over_another=True)
     with tick.ledger.writing():
         tick.ledger.unlist_all(run.id)
 

@@ -1,19 +1,21 @@
 """Rebuilds what the ledger should know of a run from what lies in the run itself.
 
-The roll-up there tells what the destination may list. A done mark that vouches for it, and
-fits the files, tells that all of it lies at the destination: nothing is hashed again.
+A done mark that vouches for the roll-up there, and fits the files, tells that all of it lies at
+the destination: nothing is hashed again. Without one the roll-up tells what may lie there.
 """
 
 import itertools
 import os
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
-from ontpush.engine.ledger import Totals
+from ontpush.engine.carry import slices
+from ontpush.engine.ledger import FileRecord, Totals
 from ontpush.engine.mark import date_of, md5_of_rollup, read_mark, vouches
 from ontpush.engine.publish import withdraw_everything
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
+from ontpush.engine.send import Comparing
 from ontpush.engine.tick import RunInHand, Tick
-from ontpush.facts.words import LOG_WARN, ROLLUP
+from ontpush.facts.words import DONE_MARK, LOG_WARN, ROLLUP
 
 
 def recover_listed(tick: Tick, run: RunInHand) -> Optional[str]:
@@ -23,31 +25,69 @@ def recover_listed(tick: Tick, run: RunInHand) -> Optional[str]:
     """
     mark, rollup = read_mark(run.path), md5_of_rollup(run.path)
     destination = tick.transport.destination.text
-    if vouches(mark, rollup, run.relative, destination):
-        return rollup if _adopt(tick, run) else None
-    if mark and mark.get("destination") == destination:
-        # The mark stands for another roll-up or run, and that may be the one at the destination.
-        withdraw_everything(tick, run)
-    else:
-        _adopt(tick, run)
+    is_vouched = vouches(mark, rollup, run.relative, tick.instrument, destination)
+    if _adopt(tick, run) and is_vouched:
+        return rollup
+    # Nobody knows what the roll-up at the destination lists, if there is one.
+    withdraw_everything(tick, run)
     return None
 
 
 def believe_mark(tick: Tick, run: RunInHand) -> bool:
     """After a full look: whether all that is in the run is what its mark vouches for.
 
-    Files that are newer than the mark, or that its roll-up does not list, stay to be sent. If
-    the mark's counts do not fit the rest, something was put in a file's place: nothing is
-    believed and all sums are taken again.
+    Files that are newer than the mark, or that its roll-up does not list, stay to be sent; those
+    that somebody touched since, or that are not to be seen at the destination, are hashed and
+    compared anew. If the mark's counts do not fit the rest, something was put in a file's place:
+    nothing is believed and all sums are taken again. Trouble.
     """
+    ledger = tick.ledger
     mark = read_mark(run.path) or {}
-    date = date_of(mark)
-    tick.ledger.believe_listed(run.id, int((date or 0) * 10**9))
-    totals = tick.ledger.totals(run.id)
+    made_ns = _made_ns(run, mark)
+    with ledger.writing():
+        ledger.believe_listed(run.id, made_ns)
+    for files in slices(ledger.all_files, run.id):
+        doubtful = _touched(run, files, made_ns) + _not_seen_there(tick, run, files)
+        with ledger.writing():
+            ledger.doubt(doubtful)
+    totals = ledger.totals(run.id)
     if totals.unsent == 0 and not _fits(mark, totals):
-        tick.ledger.disbelieve_listed(run.id)
+        with ledger.writing():
+            ledger.disbelieve_listed(run.id)
         return False
     return totals.unsent == 0
+
+
+def _made_ns(run: RunInHand, mark: Dict[str, str]) -> int:
+    """When a mark was made, in nanoseconds since the epoch; 0 where it does not tell.
+
+    Its date has whole seconds. The time of change of its file is finer, but new in a copy.
+    """
+    date = date_of(mark)
+    if date is None:
+        return 0
+    end_of_second = (int(date) + 1) * 10**9
+    return min(end_of_second, os.lstat(run.path + b"/" + DONE_MARK).st_ctime_ns)
+
+
+def _touched(run: RunInHand, files: List[FileRecord], since_ns: int) -> List[FileRecord]:
+    """A file that was moved in has its old modification time; its time of change is not old."""
+    return [file for file in files if not _is_older(run.path + b"/" + file.path, since_ns)]
+
+
+def _is_older(path: bytes, than_ns: int) -> bool:
+    try:
+        return os.lstat(path).st_ctime_ns <= than_ns
+    except OSError:
+        return False
+
+
+def _not_seen_there(tick: Tick, run: RunInHand, files: List[FileRecord]) -> List[FileRecord]:
+    """Files that do not lie there with this size and time: another key may lead elsewhere."""
+    names = [run.relative + b"/" + file.path for file in files]
+    with Comparing(tick.transport, tick.source, names, by_content=False) as comparing:
+        comparing.finish()
+    return [file for file, name in zip(files, names) if name not in comparing.same]
 
 
 def _fits(mark: Dict[str, str], totals: Totals) -> bool:

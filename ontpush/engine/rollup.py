@@ -3,12 +3,15 @@
 import contextlib
 import os
 import re
+from binascii import hexlify
 from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ontpush.engine.sums import new_md5
+from ontpush.facts.regular import open_regular
 from ontpush.facts.words import SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{32}) [ *](.+)\Z", re.DOTALL)
+_TO_ESCAPE = re.compile(rb"[\\\n\r]")
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _UNESCAPES = {value: key for key, value in _ESCAPES.items()}
 
@@ -29,9 +32,11 @@ class BadLine(ValueError):
 
 def line_for(path: bytes, md5: bytes) -> bytes:
     """The line of `md5sum` for a file, its name escaped as coreutils does."""
-    escaped = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found.group()], path)
-    mark = b"\\" if escaped != path else b""
-    return b"%s%s  %s\n" % (mark, md5.hex().encode(), escaped)
+    line = b"%s  %s\n" % (hexlify(md5), path)
+    if _TO_ESCAPE.search(path) is None:
+        return line
+    escaped = _TO_ESCAPE.sub(lambda found: _ESCAPES[found.group()], line[:-1])
+    return b"\\" + escaped + b"\n"
 
 
 def parse_line(line: bytes, number: int) -> Listed:
@@ -47,7 +52,7 @@ def parse_line(line: bytes, number: int) -> Listed:
 
 def read_rollup(path: bytes) -> Iterator[Listed]:
     """The lines of the roll-up at `path`, in its order. OSError, BadLine."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             listed = parse_line(line, number)
             yield listed._replace(path=re.sub(rb"\A(\./+)+", b"", listed.path))

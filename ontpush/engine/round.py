@@ -58,8 +58,11 @@ def go_round(tick: Tick) -> Round:
 def _record_of(tick: Tick, found: Found) -> RunRecord:
     with tick.ledger.writing():
         record = tick.ledger.run(found.path) or tick.ledger.add_run(found.path)
+        if record.source != tick.source:
+            # Below another source it goes to another place.
+            record = record._replace(source=tick.source, destination=None)
         # Nobody knows what was done to it while it was out of sight.
-        record = record._replace(source=tick.source, gone_at=None, looked_at=0)
+        record = record._replace(gone_at=None, looked_at=0)
         tick.ledger.update_run(record)
     return record
 

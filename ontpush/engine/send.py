@@ -15,7 +15,7 @@ from ontpush.facts.names import from_rsync, human_time, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, TryLater
 
 _LINE = re.compile(rb"ontpush>(?P<item>.{11}) (?P<size>\d+) (?P<name>.*)\Z", re.DOTALL)
-# A whole pass over a file takes this long at worst while the other end hears nothing.
+# Bytes a second that a disk reads at worst.
 _SLOWEST_READ = 10 * 10**6
 
 OnFile = Callable[[int, int], None]
@@ -29,8 +29,16 @@ class Call:
     """
 
     def __init__(
-        self, transport: Transport, root: bytes, names: Iterable[bytes], own_flags: List[str]
+        self,
+        transport: Transport,
+        root: bytes,
+        names: Iterable[bytes],
+        own_flags: List[str],
+        largest: int = 0,
     ) -> None:
+        # A whole pass over the largest file, in bytes, takes so long that one end hears nothing.
+        patience = transport.io_timeout + largest // _SLOWEST_READ
+        transport = transport._replace(io_timeout=patience)
         self._transport = transport
         self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -116,11 +124,12 @@ class Sending(Call):
         names: Iterable[bytes],
         on_file: Optional[OnFile] = None,
         own_flags: Iterable[str] = (),
+        largest: int = 0,
     ) -> None:
         self.files = self.bytes = 0
         self.arrived: Set[bytes] = set()
         self._on_file = on_file
-        super().__init__(transport, root, names, list(own_flags))
+        super().__init__(transport, root, names, list(own_flags), largest)
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Note a file or link, and count one whose bytes went over."""
@@ -133,10 +142,10 @@ class Sending(Call):
 
 
 class Comparing(Call):
-    """Compares by content with what lies at the destination, and changes nothing there.
+    """Compares with what lies at the destination, and changes nothing there.
 
-    `-n -i -c` needs no right to read there. A name that a flag leaves out is neither `same` nor
-    `different`.
+    By content, unless size and time are enough. `-n -i -c` needs no right to read there. A name
+    that a flag leaves out is neither `same` nor `different`.
     """
 
     def __init__(
@@ -146,12 +155,12 @@ class Comparing(Call):
         names: Iterable[bytes],
         on_file: Optional[OnFile] = None,
         largest: int = 0,
+        by_content: bool = True,
     ) -> None:
         self.different: Set[bytes] = set()
         self.same: Set[bytes] = set()
         self._on_file = on_file
-        patience = transport.io_timeout + largest // _SLOWEST_READ
-        super().__init__(transport._replace(io_timeout=patience), root, names, ["-n", "-c"])
+        super().__init__(transport, root, names, ["-n", *["-c"] * by_content], largest)
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Keep the name of a file or link."""
@@ -160,9 +169,11 @@ class Comparing(Call):
             self._on_file(1, size)
 
 
-def send(transport: Transport, root: bytes, name: bytes, own_flags: Iterable[str] = ()) -> None:
-    """Send one small file and wait for it. RunFailed where it did not go."""
-    with Sending(transport, root, [name], own_flags=own_flags) as sending:
+def send(transport: Transport, root: bytes, name: bytes, only_over_another: bool = False) -> None:
+    """Send one small file, unless there is none it would replace. RunFailed where it did not go."""
+    # Two of one second can have the same size: never ask rsync's quick check.
+    flags = ["--ignore-times", *["--existing"] * only_over_another]
+    with Sending(transport, root, [name], own_flags=flags) as sending:
         complete, complaints = sending.finish()
-    if not complete or name not in sending.arrived:
+    if not complete or (name not in sending.arrived and not only_over_another):
         raise RunFailed(f"{shown(name)} did not arrive: {why_not(complaints)}")

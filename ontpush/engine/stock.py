@@ -31,7 +31,7 @@ def take_stock(
         wakes = look.changed or (look.gone and record.state != DONE)
         new = record._replace(
             state=SENDING if wakes and record.state in _AT_REST else record.state,
-            changed_ns=max(look.newest_ns, record.changed_ns) or _when_made(found),
+            changed_ns=_newest(look, record) or _when_made(found),
             looked_at=int(time.time()) if full else record.looked_at,
             files=totals.files,
             bytes=totals.bytes,
@@ -55,16 +55,26 @@ def _look(
     return looker.look(run_token(found.entries), known, only)
 
 
+def _newest(look: Look, record: RunRecord) -> int:
+    """The newest time of change seen; one that a wrong clock put into the future is forgotten."""
+    before = record.changed_ns if record.changed_ns <= time.time() * 10**9 else 0
+    return max(look.newest_ns, before)
+
+
 def _when_made(found: Found) -> int:
     """For a run without a file: when its directory was last touched."""
     return os.lstat(found.path).st_mtime_ns
 
 
 def is_due(record: RunRecord) -> bool:
-    """Whether every file is to be asked: once a day, each run at a second of its own."""
+    """Whether every file is to be asked: once a day, each run at a second of its own.
+
+    A look that a clock which was wrong put into the future counts for nothing.
+    """
+    now = time.time()
     own_second = zlib.crc32(record.path) % _DAY
-    last_due = (time.time() - own_second) // _DAY * _DAY + own_second
-    return record.looked_at < last_due
+    last_due = (now - own_second) // _DAY * _DAY + own_second
+    return not last_due <= record.looked_at <= now
 
 
 def unreadable_paths(look: Look, run: bytes) -> List[Tuple[bytes, OSError]]:

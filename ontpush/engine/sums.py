@@ -118,10 +118,12 @@ class _Pool:
                 before = os.fstat(descriptor)
                 if not stat.S_ISREG(before.st_mode):
                     return Summed(task.key, b"", b"", None, False, None)
-                while not self.stopped:
+                left = before.st_size
+                while left > 0 and not self.stopped:
                     count = os.readv(descriptor, [buffer])
                     if not count:
                         break
+                    left -= count
                     md5.update(buffer[:count])
                     if sha256:
                         sha256.update(buffer[:count])

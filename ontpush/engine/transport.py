@@ -8,6 +8,7 @@ import re
 import subprocess
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ontpush.engine.orphans import tick_mark
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import OutOfReach, WrongCall
 
@@ -94,8 +95,8 @@ class Transport(NamedTuple):
 def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> List[bytes]:
     """The call of rsync that sends what is named on its standard input."""
     command = ["rsync", "-lpt", "--files-from=-", "--from0"]
-    # A directory that nobody may write in could not take the roll-up there.
-    command.append("--chmod=Du+rwx")
+    # Directories there are the cluster's own: a link to one is followed, a file is not replaced.
+    command.append("--no-implied-dirs")
     # What is equal is named too: a file that is not named at all was left out by a flag.
     command += ["-i", "-i"]
     command.append(f"--timeout={transport.io_timeout}")
@@ -105,8 +106,9 @@ def command_line(transport: Transport, root: bytes, own_flags: List[str]) -> Lis
         command += ["-e", " ".join(_quoted(part) for part in transport.ssh_command())]
     command += transport.flags
     command += own_flags
-    # With --partial a file that was broken off would stand there under its own name.
-    command += ["--no-partial", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
+    # With --partial a file that was broken off would stand there under its own name; with
+    # --hard-links not every name would be told.
+    command += ["--no-partial", "--no-hard-links", "--outbuf=L", "--out-format=ontpush>%i %l %n"]
     words = [from_argument(word) for word in [*command, "--"]]
     return [*words, root + b"/", from_argument(transport.destination.root)]
 
@@ -119,8 +121,7 @@ def _quoted(part: str) -> str:
 def environment() -> Dict[str, str]:
     """Ours, without what would change rsync behind our back, and with messages in English."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
-    kept["LC_ALL"] = "C"
-    return kept
+    return {**kept, **tick_mark(), "LC_ALL": "C"}
 
 
 def require_rsync() -> str:
@@ -162,6 +163,20 @@ _BREAKING = {
     "--copy-unsafe-links": "would follow symbolic links",
     "--copy-dirlinks": "would follow symbolic links",
     "--write-devices": "would write where no file is",
+    "--size-only": "would take a changed file for one that has arrived",
+    "--remote-option": "would change what the other end does behind ontpush's back",
+    "--iconv": "would give files other names than the roll-up has",
+    "--fake-super": "would not write links as links",
+    "--munge-links": "would not write links as links",
+    "--no-relative": "would throw all runs together",
+    "--no-R": "would throw all runs together",
+    "--old-dirs": "is how ontpush itself names the files",
+    "--old-d": "is how ontpush itself names the files",
+    "--no-itemize-changes": "would hide what has arrived",
+    "--no-i": "would hide what has arrived",
+    "--stderr": "would hide what has arrived",
+    "--msgs2stderr": "would hide what has arrived",
+    "--no-msgs2stderr": "would hide what has arrived",
     "--files-from": "is how ontpush itself names the files",
     "--no-from0": "is how ontpush itself names the files",
     "--quiet": "would hide what has arrived",
@@ -175,6 +190,7 @@ _BREAKING = {
 }
 _BREAKING_LETTERS = {
     "n": "--dry-run",
+    "M": "--remote-option",
     "s": "--protect-args",
     "q": "--quiet",
     "L": "--copy-links",
@@ -191,6 +207,8 @@ def check_flags(flags: Iterable[str]) -> None:
             continue
         if not flag.startswith("-") or flag in ("-", "--"):
             raise WrongCall(f"{flag!r} is no flag for rsync; after DEST only those may come")
+        if flag in ("--exclude-from=-", "--include-from=-"):
+            raise WrongCall(f"{flag}: standard input holds the list of files; name a file")
         may_be_argument = "=" not in flag
         for name in _long_names(flag):
             if name.startswith("--del") and name != "--delay-updates":
@@ -204,7 +222,7 @@ def _long_names(flag: str) -> List[str]:
         return [flag.split("=")[0]]
     names = []
     for letter in flag[1:]:
+        names.append(_BREAKING_LETTERS.get(letter, "-" + letter))
         if letter in _OWN_ARGUMENT:
             break
-        names.append(_BREAKING_LETTERS.get(letter, "-" + letter))
     return names

@@ -17,9 +17,10 @@ from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
 from ontpush.engine.mark import mark_lines, md5_of_rollup, read_mark
-from ontpush.engine.publish import install, publish
+from ontpush.engine.publish import install, publish, withdraw_everything
 from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.rollup import write_whole
+from ontpush.engine.rotten import rotten_files
 from ontpush.engine.stock import is_due, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
@@ -80,22 +81,53 @@ class Visit:
         return look
 
     def _first_look(self) -> Optional[Look]:
-        """The run is new to the ledger, or goes to another destination than before."""
-        ledger, run = self._tick.ledger, self.run
-        with ledger.writing():
-            ledger.forget_deliveries(run.id)
+        """The run is new to the ledger, or goes to another place than before."""
+        tick, run = self._tick, self.run
+        self._claim_place()
+        self._absorb_runs_inside()
+        with tick.ledger.writing():
+            tick.ledger.forget_deliveries(run.id)
             self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
-        vouched = recover_listed(self._tick, run)
-        look = self._take_stock(ledger.tokens_of(run.id), full=True)
-        with ledger.writing():
-            if vouched and believe_mark(self._tick, run):
-                self._update(state=words.DONE, rollup=vouched, done_at=_now())
-            self._update(
-                source=self._tick.source, destination=self._tick.transport.destination.text
-            )
+        vouched = recover_listed(tick, run)
+        look = self._take_stock(tick.ledger.tokens_of(run.id), full=True)
+        if vouched and believe_mark(tick, run):
+            self._update(state=words.DONE, rollup=vouched, done_at=_now(), **self._sizes())
+        self._update(destination=tick.transport.destination.text)
         if self.record.state != words.DONE:
             self._take_mark_back(False)
         return look
+
+    def _claim_place(self) -> None:
+        """Two runs in one place would overwrite each other, and each would count as done."""
+        for other in self._tick.ledger.runs():
+            if (
+                other.path != self.run.path
+                and other.destination == self._tick.transport.destination.text
+                and below(other.path, other.source or b"/") == self.run.relative
+                and os.path.isdir(other.path)
+            ):
+                raise RunFailed(
+                    f"{shown(other.path)} goes to the same place at {other.destination}: rename one"
+                    " of the two, or give one source another destination",
+                    self.run.relative,
+                )
+
+    def _absorb_runs_inside(self) -> None:
+        """Runs inside this one, as after pooling, are runs no more: no mark may vouch for them.
+
+        An empty roll-up takes the place of theirs, at both ends: from now on it is a file of this
+        run, as their marks are.
+        """
+        tick = self._tick
+        for inner in tick.ledger.runs(tick.source):
+            if inner.path.startswith(self.run.path + b"/") and inner.destination:
+                relative = below(inner.path, tick.source)
+                withdraw_everything(tick, RunInHand(inner.id, inner.path, relative))
+                write_whole(inner.path + b"/" + words.ROLLUP, [])
+                tick.ledger.update_run(inner._replace(destination=None, state=words.NEW))
+                self._log(
+                    words.LOG_WARN, f"{shown(relative)} was a run of its own and is part of it"
+                )
 
     def _take_stock(self, known: Tokens, full: bool) -> Optional[Look]:
         tick = self._tick
@@ -133,6 +165,11 @@ class Visit:
 
     def _carry(self) -> None:
         self._tried = True
+        here = md5_of_rollup(self.run.path)
+        if self.record.rollup and here and here != self.record.rollup:
+            # The ledger may be older than the run, which somebody put back: then it does not know
+            # what the roll-up at the destination lists.
+            withdraw_everything(self._tick, self.run)
         # Until the next roll-up has been delivered nobody knows which one lies there.
         self._update(rollup=None)
         begun = time.monotonic()
@@ -230,6 +267,13 @@ class Visit:
         )
 
     def _send_again(self, different: List[bytes]) -> None:
+        rotten = rotten_files(self._tick.ledger, self.run, different)
+        if rotten:
+            raise RunFailed(
+                f"{shown(rotten[0])} reads otherwise than when it was hashed, and nobody changed"
+                " it: this disk is failing; the copy at the destination is kept as it is",
+                self.run.relative,
+            )
         with self._tick.ledger.writing():
             self._tick.ledger.distrust_paths(self.run.id, different)
         self._carry()
@@ -284,14 +328,19 @@ class Visit:
 
     def _leave(self, state: str) -> None:
         """Note how the run stands, and that nothing failed."""
-        totals = self._totals() if self._tried else {}
-        unsent = totals.pop("unsent", 0)
+        if not self._tried:
+            self._update(state=state, error=None)
+            return
+        unsent = self._tick.ledger.totals(self.run.id).unsent
         if unsent and state in (words.WAITING, words.STALLED):
             state = words.SENDING
-        self._update(state=state, error=None, **totals)
+        self._update(state=state, error=None, **self._sizes())
 
-    def _totals(self) -> Dict[str, int]:
-        return dict(self._tick.ledger.totals(self.run.id)._asdict())
+    def _sizes(self) -> Dict[str, int]:
+        """What the record says of files and bytes, as it is now."""
+        totals = self._tick.ledger.totals(self.run.id)._asdict()
+        del totals["unsent"]
+        return dict(totals)
 
     def _update(self, **changes: Any) -> None:
         record = self.record._replace(**changes)
@@ -301,10 +350,8 @@ class Visit:
 
     def note_trouble(self, trouble: Trouble) -> None:
         """Note that the visit ended in trouble, the run's own or that of the whole tick."""
-        totals = self._totals()
-        totals.pop("unsent")
         state = words.FAILED if isinstance(trouble, RunFailed) else self.record.state
-        self._update(state=state, error=trouble.message, **totals)
+        self._update(state=state, error=trouble.message, **self._sizes())
 
     def _log(self, word: str, details: str = "") -> None:
         self._tick.log.event(word, self.run.relative, details)

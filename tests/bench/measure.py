@@ -105,7 +105,10 @@ def _wait(child: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:
 
 def _environment() -> dict[str, str]:
     """Ours, without the settings of an ontpush that is in use here."""
-    return {**os.environ, "LC_ALL": "C", "ONTPUSH_CONFIG": ""}
+    ours = {**os.environ, "LC_ALL": "C", "ONTPUSH_CONFIG": ""}
+    # A host keeps what Python has compiled.
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)
+    return ours
 
 
 def _fail(command: Sequence[str], code: int, said: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -109,6 +110,7 @@ def _mark_all_done(place: Workplace, source: Path, destination: Path) -> int:
         run = Path(facts["run"])
         vouched = {
             "run": run.relative_to(source),
+            "instrument": socket.gethostname().split(".")[0],
             "destination": str(destination),
             "rollup": md5_of_rollup(bytes(run)),
             "files": facts["files"],
