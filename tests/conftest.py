@@ -26,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="the Python that runs the program under test, as on a host",
     )
+    parser.addoption(
+        "--lab",
+        default=".lab",
+        metavar="DIR",
+        help="the state directory of the lab that tests/fleet looks at",
+    )
 
 
 @pytest.fixture(scope="session")

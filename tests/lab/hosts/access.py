@@ -32,10 +32,10 @@ def write_known_hosts(state: Path, keys: Mapping[Host, str], addresses: Mapping[
 
 
 def write_inventory(state: Path, addresses: Mapping[Host, str]) -> None:
-    """Write what Ansible needs to log in, as `inventory/hosts.yml`."""
+    """Write what Ansible needs to log in and the roles to work, as `inventory/hosts.yml`."""
     groups: dict[str, Any] = {}
     for host, address in addresses.items():
-        variables = {"ansible_host": address, "ansible_user": host.user}
+        variables = {"ansible_host": address, "ansible_user": host.user, **dict(host.variables)}
         groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = variables
     options = f"-o UserKnownHostsFile={state / 'known_hosts'} -o StrictHostKeyChecking=yes"
     common = {

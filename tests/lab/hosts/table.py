@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # What every host needs to be one. logrotate and rsync are there because a sequencer is often
 # without internet: what a role needs must be on it already.
@@ -33,13 +33,18 @@ PYTHON36_NEEDS: Final = (
 )
 
 
-@dataclass(frozen=True)
+# In a lab one does not want to wait: a tick every minute, and files that settle in no time.
+IMPATIENT: Final = (("ontpush_every", 1), ("ontpush_config", {"settle": 2}))
+RUNS: Final = "/home/seqdata/runs"
+
+
+@dataclass(frozen=True, eq=False)
 class Host:
     """One host of the lab.
 
     `user` logs in with the lab's key. On a sequencer it is MinKNOW's user, who owns /data and may
-    become root; on the cluster it is nobody in particular. `setup` are further shell commands,
-    run by root once the host has booted.
+    become root; on the cluster it is nobody in particular. `variables` are the host's own in the
+    inventory. `setup` are further shell commands, run by root once the host has booted.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Host:
     user: str
     group: str
     packages: tuple[str, ...]
+    variables: tuple[tuple[str, Any], ...] = IMPATIENT
     old_python: bool = False
     setup: tuple[str, ...] = ()
 
@@ -62,5 +68,12 @@ SEQUENCERS: Final = (
     Host("promethion", "trixie", "prom", "sequencers", ("python3", "python3-apt")),
 )
 # What the cluster's own services need goes into `packages` and `setup`.
-CLUSTER: Final = Host("cluster", "bookworm", "seqdata", "cluster", ("python3",))
+CLUSTER: Final = Host(
+    "hpc",
+    "bookworm",
+    "seqdata",
+    "cluster",
+    ("python3",),
+    variables=(("ontpush_cluster_directory", RUNS),),
+)
 HOSTS: Final = (*SEQUENCERS, CLUSTER)

@@ -1,0 +1,48 @@
+"""The fleet under test: the lab that `--lab` names, its hosts converged by the playbooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import CHECKOUT, Fleet, Machine
+from tests.lab.hosts.table import SEQUENCERS
+
+# The fleet is one, so are the tests: what a file leaves behind, the next one finds.
+ORDER = ("test_arrival", "test_forced_command", "test_upgrade", "test_key_rotation", "test_removal")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Remove the fleet last."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat a test that takes a `sequencer` for each that is there."""
+    if "sequencer" in metafunc.fixturenames:
+        try:
+            names = [machine.name for machine in Fleet(lab(metafunc.config)).sequencers]
+        except FileNotFoundError:
+            names = [host.name for host in SEQUENCERS]
+        metafunc.parametrize("sequencer", names, indirect=True)
+
+
+def lab(config: pytest.Config) -> Path:
+    """The state directory of the lab."""
+    return CHECKOUT / str(config.getoption("--lab"))
+
+
+@pytest.fixture(scope="session")
+def fleet(pytestconfig: pytest.Config) -> Fleet:
+    """All hosts of the lab."""
+    try:
+        return Fleet(lab(pytestconfig))
+    except FileNotFoundError:
+        pytest.fail(f"no lab at {lab(pytestconfig)}: bring one up with ./inv lab")
+
+
+@pytest.fixture
+def sequencer(fleet: Fleet, request: pytest.FixtureRequest) -> Machine:
+    """One host where runs are written."""
+    return fleet.machines[request.param]

@@ -1,0 +1,153 @@
+"""The hosts of a lab as a test meets them: scripts that run there, runs written, playbooks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.lab.hosts.lab import Lab
+from tests.lab.hosts.podman import on_host
+from tests.lab.hosts.table import CLUSTER, RUNS, Host
+from tests.lab.minknow import SimulatedRun
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+# Two ticks of cron, should the first have begun just before, and a busy machine.
+PATIENCE: Final = 150.0  # seconds
+_RECAP: Final = re.compile(
+    r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) +unreachable=(?P<unreachable>\d+) "
+    r"+failed=(?P<failed>\d+)",
+    re.MULTILINE,
+)
+
+
+class Played(NamedTuple):
+    """A playbook that has ended: its exit code and all that it printed."""
+
+    code: int
+    out: str
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How much has changed on each host."""
+        return {match["host"]: int(match["changed"]) for match in _RECAP.finditer(self.out)}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One host that is up."""
+
+    host: Host
+    lab: Lab
+
+    @property
+    def name(self) -> str:
+        """Its name in the inventory."""
+        return self.host.name
+
+    def root(self, script: str) -> str:
+        """Run a shell script as root and return what it printed; an error where it fails."""
+        return on_host(self.lab.container(self.name), script)
+
+    def user(self, script: str, seconds: int = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell script as the host's user, however it ends."""
+        command = ["podman", "exec", "-i", "--user", self.host.user]
+        # A session of ssh would have it too.
+        command += ["--env", f"HOME=/home/{self.host.user}", self.lab.container(self.name), "sh"]
+        return subprocess.run(
+            command, input=script, capture_output=True, text=True, check=False, timeout=seconds
+        )
+
+    def holds(self, path: str) -> bool:
+        """Whether there is anything under this path."""
+        return "yes" in self.root(f"test -e {shlex.quote(path)} && echo yes || true")
+
+    def receive(self, run: SimulatedRun, data: str = "/data") -> None:
+        """Take over what has been written of a run, with its user as owner."""
+        pack = [
+            "tar",
+            "-C",
+            str(run.root),
+            "--sort=name",
+            "-c",
+            str(run.path.relative_to(run.root)),
+        ]
+        packed = subprocess.run(pack, capture_output=True, check=True).stdout
+        # -m: written now, whenever it was made up.
+        unpack = ["podman", "exec", "-i", "--user", self.host.user]
+        unpack += [self.lab.container(self.name), "tar", "-C", data, "-m", "-x"]
+        subprocess.run(unpack, input=packed, check=True)
+
+
+class Fleet:
+    """All hosts of the lab at a state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state.resolve()
+        lab = Lab(self.state)
+        up = (self.state / "inventory" / "hosts.yml").read_text()
+        known = [host for host in lab.hosts if re.search(rf"^ +{host.name}:$", up, re.MULTILINE)]
+        self.machines = {host.name: Machine(host, lab) for host in known}
+
+    @property
+    def cluster(self) -> Machine:
+        """The login node where runs arrive."""
+        return self.machines[CLUSTER.name]
+
+    @property
+    def sequencers(self) -> list[Machine]:
+        """The hosts where runs are written."""
+        return [machine for machine in self.machines.values() if machine.host.is_sequencer]
+
+    def play(self, playbook: str, *options: str, checkout: Path = CHECKOUT) -> Played:
+        """Run a playbook of a checkout on this fleet, with the Ansible that is on PATH."""
+        with self._playing(playbook, options, checkout) as process:
+            out, _ = process.communicate()
+        return Played(process.returncode, out)
+
+    def play_until(self, line: str, playbook: str, *options: str) -> bool:
+        """Kill a playbook, as a power cut does, once it says this; whether it got so far."""
+        with self._playing(playbook, options, CHECKOUT) as process:
+            assert process.stdout is not None
+            said = any(text.startswith(line) for text in process.stdout)
+            os.killpg(process.pid, signal.SIGKILL)
+        return said
+
+    def _playing(
+        self, playbook: str, options: Sequence[str], checkout: Path
+    ) -> subprocess.Popen[str]:
+        command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
+        return subprocess.Popen(
+            [*command, f"playbooks/{playbook}.yml"],
+            cwd=checkout,
+            env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def arrived(self, machine: Machine, run: str) -> bool:
+        """Whether a run of a sequencer is done at the cluster, and its sums are right there."""
+        place = shlex.quote(f"{RUNS}/{machine.name}/{run}")
+        script = f"""
+            cd {place} 2>/dev/null && test -e rsync.done || exit 0
+            grep -qF "rollup: $(md5sum < md5sum | cut -c-32)" rsync.done
+            md5sum -c --quiet --strict md5sum && echo arrived
+        """
+        return "arrived" in self.cluster.root(script)
+
+
+def wait_for(condition: Callable[[], object], complaint: str, patience: float = PATIENCE) -> None:
+    """Return as soon as `condition` holds; fail when it takes far too long."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.5)

@@ -1,0 +1,106 @@
+"""cron itself, and nobody else, brings runs from every sequencer to the cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.lab.hosts.table import RUNS
+from tests.lab.minknow import SimulatedRun
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def runs(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SimulatedRun]:
+    """A run that goes on, on each sequencer; the same name on all of them."""
+    written = {}
+    for machine in fleet.sequencers:
+        folder = tmp_path_factory.mktemp(machine.name)
+        run = SimulatedRun(folder, sample="a test lib", barcodes=["barcode01", "unclassified"])
+        for _ in run.reads():
+            pass
+        machine.receive(run)
+        written[machine.name] = run
+    return written
+
+
+def name(run: SimulatedRun) -> str:
+    """A run's path below /data, and below its instrument's directory at the cluster."""
+    return str(run.path.relative_to(run.root))
+
+
+def test_a_run_is_sent_while_it_goes_on(
+    fleet: Fleet, sequencer: Machine, runs: dict[str, SimulatedRun]
+) -> None:
+    place = f"{RUNS}/{sequencer.name}/{name(runs[sequencer.name])}"
+    wait_for(lambda: fleet.cluster.holds(f"{place}/md5sum"), f"nothing arrives at {place}")
+    fleet.cluster.root(f"cd '{place}' && md5sum -c --quiet md5sum")
+    assert not fleet.cluster.holds(f"{place}/rsync.done")
+
+
+@pytest.fixture(scope="module")
+def finished(fleet: Fleet, runs: dict[str, SimulatedRun]) -> dict[str, SimulatedRun]:
+    """The runs, after their end."""
+    for machine in fleet.sequencers:
+        runs[machine.name].finish()
+        machine.receive(runs[machine.name])
+    return runs
+
+
+def test_a_finished_run_arrives_verified_and_done(
+    fleet: Fleet, sequencer: Machine, finished: dict[str, SimulatedRun]
+) -> None:
+    run = name(finished[sequencer.name])
+    wait_for(lambda: fleet.arrived(sequencer, run), f"{run} of {sequencer.name} is not done")
+    wait_for(lambda: state(sequencer, run) == ("done", None), "the sequencer does not know")
+    assert sequencer.holds(f"/data/{run}/rsync.done")
+
+
+def state(sequencer: Machine, run: str) -> tuple[str, str | None]:
+    """What `ontpush status` on a sequencer says of a run: its state and last error."""
+    told = json.loads(sequencer.user("ontpush status --json").stdout)
+    (row,) = [row for row in told["data"]["runs"] if row["run"] == run]
+    return row["state"], row["error"]
+
+
+def test_every_file_of_the_sequencer_is_at_the_cluster(
+    fleet: Fleet, sequencer: Machine, finished: dict[str, SimulatedRun]
+) -> None:
+    run = name(finished[sequencer.name])
+    sums = "find . -type f -exec md5sum {} + | sort -k 2"
+    here = sequencer.root(f"cd '/data/{run}' && {sums}")
+    assert here.count("\n") > 20
+    assert here == fleet.cluster.root(f"cd '{RUNS}/{sequencer.name}/{run}' && {sums}")
+
+
+def test_cron_has_nothing_to_mail(sequencer: Machine) -> None:
+    # A host without a mail server has cron say so, once for each mail that it would send.
+    assert "discarding output" not in sequencer.root("journalctl --quiet --unit cron")
+
+
+def test_the_heartbeat_tells_the_instrument(fleet: Fleet, sequencer: Machine) -> None:
+    beat = fleet.cluster.root(f"cat {RUNS}/{sequencer.name}/.ontpush/{sequencer.name}.json")
+    assert json.loads(beat)["instrument"] == sequencer.name
+
+
+def test_the_key_never_left_its_host(fleet: Fleet, sequencer: Machine) -> None:
+    private = sequencer.root("cat /etc/ontpush/id_ed25519").splitlines()[2]
+    for machine in fleet.machines.values():
+        found = machine.root(f"grep -rlsF '{private}' /etc /home /root /tmp /var || true")
+        assert found.split() == ["/etc/ontpush/id_ed25519"] * (machine == sequencer)
+    for file in fleet.state.rglob("*"):
+        assert not file.is_file() or private.encode() not in file.read_bytes()
+
+
+def test_the_user_alone_reads_the_key(sequencer: Machine) -> None:
+    mode = sequencer.root("stat -c '%a %U' /etc/ontpush/id_ed25519").split()
+    assert mode == ["600", sequencer.host.user]
+
+
+def test_no_host_is_asked_for_more_than_the_inventory_says(fleet: Fleet) -> None:
+    assert fleet.cluster.user("sudo -n true").returncode != 0
+    assert Path(fleet.state / "key").stat().st_mode & 0o077 == 0
