@@ -23,7 +23,6 @@ from tests.lab.hosts.lab import Lab
 from tests.lab.hosts.podman import LabError
 from tests.lab.hosts.table import HOSTS
 
-SCENARIO: Final = "fleet"
 # The last ansible-core that manages a host with Python 3.6.
 FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster refuses has nothing to do with who wrote its entries: once is enough.
@@ -66,7 +65,7 @@ class Scenario:
             "ONTPUSH_WITHOUT": " ".join(self.without),
         }
         command = [str(self.programs / "python"), "-m", "molecule"]
-        command += ["test", "--scenario-name", SCENARIO, "--no-command-borders"]
+        command += ["test", "--no-command-borders"]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
