@@ -17,10 +17,16 @@ from invoke import Context, Exit, task
 HERE = Path(__file__).resolve().parent
 CALLER = os.environ.get("ONTPUSH_CALLER_DIR", os.getcwd())
 PYTHON = sys.executable
+NEWEST = HERE / ".venv-newest"
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 
 Version = tuple[int, ...]
 FLOOR: Version = (3, 6)
+
+# Of the Pythons here, those that a newer ansible-core runs on.
+FOR_NEWEST_CORE: tuple[Version, Version] = ((3, 11), (3, 15))
+# What makes and runs hosts, by the Debian package that has it.
+LAB_PROGRAMS = {"mmdebstrap": "mmdebstrap", "podman": "podman", "runc": "runc"}
 
 # ansible-core 2.16, the last that manages Python 3.6, runs on Pythons before this one.
 TOO_NEW_FOR_MK1C: Version = (3, 13)
@@ -74,9 +80,34 @@ def lint(c: Context, fix: bool = False) -> None:
     },
 )
 def test(c: Context, only: str = "", python: str = "") -> None:
-    """Lint, then run all tests, on Python 3.6 and on the newest here."""
+    """Lint, then run all tests, on Python 3.6 and on the newest here, and the fleet's.
+
+    With --only or --python, the fleet's are left out: ./inv fleet runs them alone.
+    """
     hosts = given_python(python) if python else host_pythons()
-    finish(max([run_tests(c, version, path, only) for version, path in hosts.items()]))
+    codes = [run_tests(c, version, path, only) for version, path in hosts.items()]
+    if not only and not python:
+        codes.append(run_fleet(c, ""))
+    finish(max(codes))
+
+
+@task(help={"only": "run the tests whose names match this expression (pytest -k)"})
+def fleet(c: Context, only: str = "") -> None:
+    """Test the roles on real hosts, with the ansible-core for a Mk1C and with the newest."""
+    finish(run_fleet(c, only))
+
+
+@task(
+    help={
+        "down": "remove the hosts and all that belongs to them",
+        "images": "with --down: also what hosts are made from",
+    }
+)
+def lab(c: Context, down: bool = False, images: bool = False) -> None:
+    """Make three sequencers and a cluster to play with, on this machine, and say how to get in."""
+    need(c, LAB_PROGRAMS)
+    given = ["down", *["--images"] * images] if down else ["up", *without_mk1c()]
+    finish(run(c, PYTHON, "-m", "tests.lab.hosts", *given))
 
 
 @task(
@@ -84,9 +115,16 @@ def test(c: Context, only: str = "", python: str = "") -> None:
         "inventory": "file or directory that names your hosts; default: inventory",
         "limit": "set up these hosts only",
         "check": "only tell what would change",
+        "ask-become-pass": "ask for the password of sudo on the sequencers",
     }
 )
-def deploy(c: Context, inventory: str = "", limit: str = "", check: bool = False) -> None:
+def deploy(
+    c: Context,
+    inventory: str = "",
+    limit: str = "",
+    check: bool = False,
+    ask_become_pass: bool = False,
+) -> None:
     """Set up the sequencers and the cluster of the inventory, as playbooks/site.yml does."""
     if sys.version_info >= TOO_NEW_FOR_MK1C:
         print(
@@ -96,7 +134,8 @@ def deploy(c: Context, inventory: str = "", limit: str = "", check: bool = False
             file=sys.stderr,
         )
     hosts = ["-i", from_caller(inventory)] if inventory else []
-    given = [*hosts, *["--limit", limit] * bool(limit), *["--check"] * check]
+    switches = [*["--check"] * check, *["--ask-become-pass"] * ask_become_pass]
+    given = [*hosts, *["--limit", limit] * bool(limit), *switches]
     finish(run(c, tool("ansible-playbook"), *given, "playbooks/site.yml"))
 
 
@@ -152,8 +191,8 @@ def reference(c: Context) -> None:
 
 @task
 def clean(c: Context) -> None:
-    """Remove .venv and all caches, and nothing else."""
-    caches = [HERE / name for name in CACHES]
+    """Remove .venv, .venv-newest and all caches, and nothing else."""
+    caches = [HERE / name for name in (*CACHES, NEWEST.name)]
     # .venv last: it holds the Python that does this.
     folders = [*caches, *HERE.rglob("__pycache__"), HERE / ".venv"]
     for folder in folders:
@@ -232,7 +271,69 @@ def run_tests(c: Context, version: Version, python: str, only: str) -> int:
     print(f"\nThe program on Python {dotted(version)}, {python}:", flush=True)
     # With "=": pytest does not know this option yet when it looks for paths among its arguments.
     selection = [f"--host-python={python}", *["-k", only] * bool(only)]
-    return run(c, PYTHON, "-m", "pytest", "-n", "auto", *selection)
+    return run(c, PYTHON, "-m", "pytest", "-n", "auto", "--ignore=tests/fleet", *selection)
+
+
+def run_fleet(c: Context, only: str) -> int:
+    """Run Molecule on real hosts with every ansible-core that counts; return the exit code."""
+    if os.geteuid():
+        lacking("only root can make hosts to test the roles on: NOT tested")
+        return 0
+    need(c, LAB_PROGRAMS)
+    ansibles = [Path(PYTHON).parent, *newest_ansible(c)]
+    selection = [*without_mk1c(), *["--only", only] * bool(only)]
+    return run(c, PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection)
+
+
+def newest_ansible(c: Context) -> list[Path]:
+    """Make .venv-newest, unless it is current, and return where its programs are."""
+    if sys.version_info >= TOO_NEW_FOR_MK1C:
+        # .venv has it already.
+        lacking("no Python 3.10 to 3.12 here: the roles are NOT tested with ansible-core 2.16")
+        return []
+    first, end = FOR_NEWEST_CORE
+    pythons = {version: path for version, path in find_pythons().items() if first <= version < end}
+    if not pythons:
+        lacking("no Python 3.11 or newer here: the roles are NOT tested with a newer ansible-core")
+        return []
+    wanted, copy = HERE / "requirements-newest.txt", NEWEST / "requirements-newest.txt"
+    if not copy.exists() or copy.read_bytes() != wanted.read_bytes():
+        shutil.rmtree(NEWEST, ignore_errors=True)
+        install = [str(NEWEST / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(wanted)]
+        finish(run(c, pythons[max(pythons)], "-m", "venv", str(NEWEST)))
+        finish(run(c, *install, "--disable-pip-version-check"))
+        shutil.copy(wanted, copy)
+    return [NEWEST / "bin"]
+
+
+def without_mk1c() -> list[str]:
+    """The options that leave the Mk1C out where there is no Python to stand for its own."""
+    if any(version[:2] == FLOOR for version in find_pythons()):
+        return []
+    lacking(f"Python {dotted(FLOOR)}, the Mk1C's, is not in pyenv nor on PATH: NO such host")
+    return ["--without", "mk1c"]
+
+
+def lacking(what: str) -> None:
+    """Say what cannot be done here; where everything must be, in CI, end."""
+    if os.environ.get("CI"):
+        raise Exit(what)
+    print(what, file=sys.stderr)
+
+
+def need(c: Context, programs: dict[str, str]) -> None:
+    """Install missing programs, program to Debian package, or tell how."""
+    missing = [package for program, package in programs.items() if not shutil.which(program)]
+    if not missing:
+        return
+    if os.geteuid():
+        raise Exit(
+            f"programs are missing; install them with: sudo apt-get install {' '.join(missing)}"
+        )
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    print(f"installing with apt-get: {' '.join(missing)}", file=sys.stderr)
+    finish(run(c, "apt-get", "-qq", "update"))
+    finish(run(c, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", *missing))
 
 
 def host_pythons() -> dict[Version, str]:

@@ -1,62 +1,142 @@
-"""`python -m tests.fleet`: the whole sequence of Molecule on a lab of its own, with one Ansible.
+"""`python -m tests.fleet`: Molecule's sequence on real hosts, for several Ansibles side by side.
 
-Whatever happens, the lab is gone at the end.
+Each has a lab of its own; they share nothing but the machine. Whatever happens, the labs are gone
+at the end. Of a run that fails, all that it said is shown, of the others the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Final
 
 from tests.fleet.hosts import CHECKOUT
 from tests.lab.hosts.lab import Lab
 from tests.lab.hosts.podman import LabError
+from tests.lab.hosts.table import HOSTS
 
-SCENARIO: Final = "fleet"
+# The last ansible-core that manages a host with Python 3.6.
+FOR_OLD_PYTHON: Final = "2.16."
+# What the cluster refuses has nothing to do with who wrote its entries: once is enough.
+WITHOUT_ATTACKS: Final = "not forced_command"
+OLD: Final = [host.name for host in HOSTS if host.old_python]
+TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
+
+
+class Scenario:
+    """Molecule's sequence with the Ansible of one virtual environment."""
+
+    def __init__(self, programs: Path, without: list[str], only: str) -> None:
+        self.programs = programs
+        self.version = core_version(programs)
+        self.lab = Lab(CHECKOUT / f".lab-{self.version}")
+        self.without = without if self.manages_old_python else [*without, *OLD]
+        self.only = only
+        self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
+        self._said = Path(self._own.name) / "said"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def manages_old_python(self) -> bool:
+        """Whether a Mk1C is within reach."""
+        return self.version.startswith(FOR_OLD_PYTHON)
+
+    def start(self) -> None:
+        """Begin, without waiting."""
+        self.lab.down()
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(self.programs), *os.get_exec_path()]),
+            "MOLECULE_EPHEMERAL_DIRECTORY": f"{self._own.name}/molecule",
+            "MOLECULE_GLOB": "tests/molecule/*/molecule.yml",
+            # Its colours are for a terminal, and end up in files.
+            "NO_COLOR": "1",
+            "ONTPUSH_LAB": str(self.lab.state),
+            "ONTPUSH_ONLY": self.only,
+            "ONTPUSH_PYTHON": sys.executable,
+            "ONTPUSH_WITHOUT": " ".join(self.without),
+        }
+        command = [str(self.programs / "python"), "-m", "molecule"]
+        command += ["test", "--no-command-borders"]
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        """Wait for the end, show what there is to show and return the exit code."""
+        assert self._process is not None
+        code = self._process.wait()
+        said = self._said.read_text(encoding="utf-8").splitlines()
+        shown = said if code else [line.strip() for line in said if TELLING.search(line)]
+        hosts = "all hosts" if not self.without else f"without {', '.join(self.without)}"
+        print(f"\nansible-core {self.version}, {hosts}:", *shown, sep="\n", flush=True)
+        return code
+
+    def end(self) -> None:
+        """End it if it still runs, and leave nothing."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+        self.lab.down()
+        self._own.cleanup()
 
 
 def main() -> int:
     """Do what the command line says and return the exit code."""
     parser = argparse.ArgumentParser(prog="tests.fleet", description="Test roles on real hosts.")
-    parser.add_argument("--ansible", type=Path, required=True, metavar="DIR", help="its programs")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="of the lab")
-    parser.add_argument("--without", default="", metavar="HOST", help="leave this host out")
+    parser.add_argument("programs", nargs="+", type=Path, metavar="DIR", help="where an Ansible is")
+    parser.add_argument("--without", action="append", default=[], metavar="HOST")
     parser.add_argument("--only", default="", metavar="EXPRESSION", help="as pytest -k")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop)
     try:
-        return molecule(arguments.ansible.resolve(), arguments)
+        return run([folder.absolute() for folder in given.programs], given.without, given.only)
     except LabError as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
 
 
-def molecule(programs: Path, arguments: argparse.Namespace) -> int:
-    """Let Molecule go through its sequence and return its exit code."""
-    lab = Lab(arguments.state)
-    lab.down()
-    with TemporaryDirectory(prefix="ontpush-molecule-") as own:
-        environment = {
-            **os.environ,
-            "PATH": os.pathsep.join([str(programs), *os.get_exec_path()]),
-            "MOLECULE_EPHEMERAL_DIRECTORY": own,
-            "MOLECULE_GLOB": "tests/molecule/*/molecule.yml",
-            # Its colours are for a terminal, and end up in files.
-            "NO_COLOR": "1",
-            "ONTPUSH_LAB": str(lab.state),
-            "ONTPUSH_ONLY": arguments.only,
-            "ONTPUSH_PYTHON": sys.executable,
-            "ONTPUSH_WITHOUT": arguments.without,
-        }
-        command = [str(programs / "python"), "-m", "molecule", "test", "--scenario-name", SCENARIO]
-        try:
-            return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
-        finally:
-            lab.down()
+def run(programs: list[Path], without: list[str], only: str) -> int:
+    """Run one scenario for each Ansible, all at once, and return the highest exit code."""
+    begin = time.monotonic()
+    first, *others = programs
+    quicker = f"({only}) and {WITHOUT_ATTACKS}" if only else WITHOUT_ATTACKS
+    scenarios = [Scenario(first, without, only)]
+    scenarios += [Scenario(folder, without, quicker) for folder in others]
+    try:
+        for scenario in scenarios:
+            scenario.start()
+        return max([scenario.wait() for scenario in scenarios])
+    finally:
+        for scenario in scenarios:
+            scenario.end()
+        print(f"\nThe fleet took {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def core_version(programs: Path) -> str:
+    """The version of ansible-core in a virtual environment."""
+    ask = "import ansible.release; print(ansible.release.__version__)"
+    command = [str(programs / "python"), "-c", ask]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def stop(number: int, _: FrameType | None) -> None:
+    """Let SIGTERM end everything in order, as an interrupt does."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,12 @@ from tests.fleet.hosts import CHECKOUT, Fleet, Machine
 from tests.lab.hosts.table import SEQUENCERS
 
 # The fleet is one, so are the tests: what a file leaves behind, the next one finds.
-ORDER = (
-    "test_arrival",
-    "test_cluster_side",
-    "test_forced_command",
-    "test_upgrade",
-    "test_key_rotation",
-    "test_removal",
-)
+LAST = "test_removal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Remove the fleet last."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem))
+    items.sort(key=lambda item: item.path.stem == LAST)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

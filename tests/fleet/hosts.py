@@ -124,10 +124,12 @@ class Fleet:
         self, playbook: str, options: Sequence[str], checkout: Path
     ) -> subprocess.Popen[str]:
         command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
+        # What Molecule sets for its own Ansible would lead to the roles of this checkout.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         return subprocess.Popen(
             [*command, f"playbooks/{playbook}.yml"],
             cwd=checkout,
-            env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            env={**own, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

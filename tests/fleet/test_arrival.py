@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.prepare import going_on
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
@@ -15,17 +16,9 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def runs(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SimulatedRun]:
-    """A run that goes on, on each sequencer; the same name on all of them."""
-    written = {}
-    for machine in fleet.sequencers:
-        folder = tmp_path_factory.mktemp(machine.name)
-        run = SimulatedRun(folder, sample="a test lib", barcodes=["barcode01", "unclassified"])
-        for _ in run.reads():
-            pass
-        machine.receive(run)
-        written[machine.name] = run
-    return written
+def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
+    """The run that goes on on every sequencer since before the roles came."""
+    return going_on(tmp_path_factory.mktemp("run"))
 
 
 def name(run: SimulatedRun) -> str:
@@ -34,30 +27,34 @@ def name(run: SimulatedRun) -> str:
 
 
 def test_a_run_is_sent_while_it_goes_on(
-    fleet: Fleet, sequencer: Machine, runs: dict[str, SimulatedRun]
+    fleet: Fleet, sequencer: Machine, run: SimulatedRun
 ) -> None:
-    place = f"{RUNS}/{sequencer.name}/{name(runs[sequencer.name])}"
+    place = f"{RUNS}/{sequencer.name}/{name(run)}"
     wait_for(lambda: fleet.cluster.holds(f"{place}/md5sum"), f"nothing arrives at {place}")
     fleet.cluster.root(f"cd '{place}' && md5sum -c --quiet md5sum")
     assert not fleet.cluster.holds(f"{place}/rsync.done")
 
 
 @pytest.fixture(scope="module")
-def finished(fleet: Fleet, runs: dict[str, SimulatedRun]) -> dict[str, SimulatedRun]:
-    """The runs, after their end."""
+def finished(fleet: Fleet, run: SimulatedRun) -> str:
+    """The name of the run, which has ended everywhere."""
+    before = {path for path in run.path.rglob("*") if path.is_file()}
+    run.finish()
+    for path in before:
+        path.unlink()
     for machine in fleet.sequencers:
-        runs[machine.name].finish()
-        machine.receive(runs[machine.name])
-    return runs
+        machine.receive(run)
+    return name(run)
 
 
 def test_a_finished_run_arrives_verified_and_done(
-    fleet: Fleet, sequencer: Machine, finished: dict[str, SimulatedRun]
+    fleet: Fleet, sequencer: Machine, finished: str
 ) -> None:
-    run = name(finished[sequencer.name])
-    wait_for(lambda: fleet.arrived(sequencer, run), f"{run} of {sequencer.name} is not done")
-    wait_for(lambda: state(sequencer, run) == ("done", None), "the sequencer does not know")
-    assert sequencer.holds(f"/data/{run}/rsync.done")
+    wait_for(
+        lambda: fleet.arrived(sequencer, finished), f"{finished} of {sequencer.name} is not done"
+    )
+    wait_for(lambda: state(sequencer, finished) == ("done", None), "the sequencer does not know")
+    assert sequencer.holds(f"/data/{finished}/rsync.done")
 
 
 def state(sequencer: Machine, run: str) -> tuple[str, str | None]:
@@ -68,13 +65,12 @@ def state(sequencer: Machine, run: str) -> tuple[str, str | None]:
 
 
 def test_every_file_of_the_sequencer_is_at_the_cluster(
-    fleet: Fleet, sequencer: Machine, finished: dict[str, SimulatedRun]
+    fleet: Fleet, sequencer: Machine, finished: str
 ) -> None:
-    run = name(finished[sequencer.name])
     sums = "find . -type f -exec md5sum {} + | sort -k 2"
-    here = sequencer.root(f"cd '/data/{run}' && {sums}")
+    here = sequencer.root(f"cd '/data/{finished}' && {sums}")
     assert here.count("\n") > 20
-    assert here == fleet.cluster.root(f"cd '{RUNS}/{sequencer.name}/{run}' && {sums}")
+    assert here == fleet.cluster.root(f"cd '{RUNS}/{sequencer.name}/{finished}' && {sums}")
 
 
 def test_cron_has_nothing_to_mail(sequencer: Machine) -> None:

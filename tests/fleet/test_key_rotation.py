@@ -60,11 +60,11 @@ def test_keys_rotate_while_a_push_is_under_way(
 ) -> None:
     run = SimulatedRun(tmp_path, group="during a rotation", size=SIZE, files=2, folders=["pod5"])
     run.write_all()
+    # cron's tick would be faster.
+    machine.root("systemctl stop cron; flock -w 60 /var/lib/ontpush/lock true")
     machine.receive(run)
     before = public_half(machine)
     old = machine.root(f"cat {KEY}")
-    # cron's tick would be faster.
-    machine.root("systemctl stop cron")
     with ThreadPoolExecutor(1) as pool:
         pushed = pool.submit(push_by_hand, fleet, machine)
         session = f"pgrep -f 'rrsync .*/{machine.name}$' || true"

@@ -1,14 +1,11 @@
 """What lies on a host: every file with its owner, mode and sum, to be compared later.
 
-`python -m tests.fleet.traces LAB` notes it for all hosts before the roles come. What the machine
-itself writes all the time, and Ansible for its own use, is left out.
+What the machine itself writes all the time, and Ansible for its own use, is left out.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Final
 
 from tests.fleet.hosts import Fleet, Machine
@@ -58,7 +55,3 @@ def note(fleet: Fleet) -> None:
     """Write down what lies on each host now."""
     now = {name: traces(machine) for name, machine in fleet.machines.items()}
     (fleet.state / "traces.json").write_text(json.dumps(now, indent=1))
-
-
-if __name__ == "__main__":
-    note(Fleet(Path(sys.argv[1])))

@@ -45,7 +45,9 @@ def write_inventory(state: Path, addresses: Mapping[Host, str]) -> None:
     }
     folder = state / "inventory"
     folder.mkdir(exist_ok=True)
-    text = yaml.safe_dump({"all": {"vars": common, "children": groups}}, sort_keys=False)
+    text = yaml.safe_dump(
+        {"all": {"vars": common, "children": groups}}, sort_keys=False, explicit_start=True
+    )
     (folder / "hosts.yml").write_text(text)
 
 
