@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from invoke import Context, Exit, task
 
@@ -223,13 +224,29 @@ def run(c: Context, *command: str) -> int:
         print(shlex.join(command), flush=True)
     if c.config.run.dry:
         return 0
-    child = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.signal(signal.SIGTERM, terminated)
+    return ended(subprocess.Popen(command))
+
+
+def ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child and return its exit code; broken off, let it end and do nothing after it."""
     try:
         return as_in_shell(child.wait())
-    except KeyboardInterrupt:
-        # The terminal has told the child too: it ends in its own time, and nothing comes after it.
+    except KeyboardInterrupt:  # of which the terminal has told the child, too
         raise Exit(code=as_in_shell(child.wait()) or 130) from None
+    except Terminated:
+        child.terminate()
+        raise Exit(code=as_in_shell(child.wait()) or 143) from None
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def terminated(*_: object) -> NoReturn:
+    """Be told of SIGTERM once: what is ended then may take its time."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
 
 
 def tool(name: str) -> str:
@@ -309,14 +326,14 @@ def beside(command: list[str]) -> Iterator[Callable[[], int]]:
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
 
-        def ended() -> int:
-            code = as_in_shell(child.wait())
+        def show_and_tell() -> int:
+            code = ended(child)
             said.seek(0)
             print(said.read().decode(errors="replace"), flush=True)
             return code
 
         try:
-            yield ended
+            yield show_and_tell
         finally:
             if child.poll() is None:
                 child.terminate()
