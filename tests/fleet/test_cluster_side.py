@@ -214,20 +214,18 @@ def sources(fleet: Fleet) -> list[str]:
     return [each["instrument"] for each in config.get("pull", [])]
 
 
-def test_what_is_removed_or_left_alone_with_a_limit_concerns_no_other_sequencer(
-    monitored: Fleet,
-) -> None:
+def test_what_is_done_to_one_sequencer_concerns_no_other(monitored: Fleet) -> None:
     first, second = monitored.sequencers[:2]
-    both = f"{first.name},{second.name}"
-    pull = ("-e", "ontpush_pull=true")
+    to_pull = ("-e", "ontpush_pull=true", *variables())
     try:
-        assert monitored.play("site", "--limit", both, *pull, *variables()).code == 0
+        for machine in (first, second):
+            played = monitored.play("monitor", "--limit", machine.name, *to_pull)
+            assert played.code == 0, played.out
         assert sources(monitored) == sorted([first.name, second.name])
         assert monitored.play("remove", "--limit", first.name).code == 0
         assert sources(monitored) == [second.name]
-        assert monitored.play("site", "--limit", first.name, *variables()).code == 0
-        assert sources(monitored) == [second.name]
     finally:
+        both = f"{first.name},{second.name}"
         played = monitored.play("site", "--limit", both, *variables())
     assert played.code == 0, played.out
     assert sources(monitored) == []
