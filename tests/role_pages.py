@@ -33,9 +33,14 @@ def page(role: Path) -> str:
 
 def _rows(specs: Mapping[str, Mapping[str, Any]], above: str) -> Iterator[str]:
     for name, spec in specs.items():
-        default = "required" if spec.get("required") else f"`{json.dumps(spec['default'])}`"
+        default = "required" if spec.get("required") else _default(spec)
         yield f"| `{above}{name}` | {_kind(spec)} | {default} | {spec['description'].strip()} |\n"
-        yield from _rows(spec.get("options", {}), f"{above}{name}[].")
+        below = f"{above}{name}[]." if spec["type"] == "list" else f"{above}{name}."
+        yield from _rows(spec.get("options", {}), below)
+
+
+def _default(spec: Mapping[str, Any]) -> str:
+    return f"`{json.dumps(spec['default'])}`" if "default" in spec else ""
 
 
 def _kind(spec: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.fleet.hosts import CHECKOUT, Fleet, Machine, wait_for
+from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.lab.hosts.podman import podman
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
@@ -18,45 +19,67 @@ from tests.lab.minknow import SimulatedRun
 pytestmark = pytest.mark.timeout(900)
 PATIENCE = 400.0  # seconds: some ticks of cron at both ends, and a busy machine
 MAIL = "/srv/mail/new"
-CRON = "* * * * * PYTHONPATH=$HOME/ontpush python3 -m ontpush {command} --config $HOME/ontpush.json"
 
 
-def settings(fleet: Fleet) -> dict[str, object]:
-    """The configuration of the cluster: Slurm verifies, the lab is told by mail."""
-    return {
-        "root": RUNS,
-        "state_dir": "/home/seqdata/state",
-        "log": "/home/seqdata/ontpush.log",
-        "verify_in": "slurm",
-        "slurm_partition": "short",
-        "silent_minutes": 2.5,
-        "notify": [{"url": "mailto:lab@example.org"}],
-        "on_verified": ["echo $ONTPUSH_RUN >>$HOME/followed"],
-        "disk_percent": 100,
+# What a lab would write into its inventory: Slurm verifies, people are told by mail.
+SETTINGS: Final = {
+    "verify_in": "slurm",
+    "slurm_partition": "short",
+    "silent_minutes": 2.5,
+    "notify": [{"url": "mailto:lab@example.org"}],
+    "on_verified": ["echo $ONTPUSH_RUN >>$HOME/followed"],
+    "disk_percent": 100,
+}
+# All of the login user's home but what people sent and Ansible keeps for itself.
+HOME: Final = f"""
+    cd /home/seqdata; crontab -u seqdata -l 2>/dev/null || true
+    find . -not -path './.ssh*' -not -path './.ansible*' -not -path '.{RUNS[13:]}*' | sort
+"""
+
+
+def variables(**settings: object) -> tuple[str, str]:
+    """The options of a playbook that make the cluster look after the runs, every minute."""
+    facts = {
+        "ontpush_monitor": True,
+        "ontpush_monitor_every": 1,
+        "ontpush_monitor_config": {**SETTINGS, **settings},
     }
-
-
-def install(fleet: Fleet, facts: dict[str, object], *commands: str) -> None:
-    """Do at the cluster what docs/cluster.md says, as its user."""
-    container = fleet.cluster.lab.container(fleet.cluster.name)
-    copy = ["podman", "cp", f"{CHECKOUT}/ontpush", f"{container}:/home/seqdata/module"]
-    subprocess.run(copy, check=True)
-    fleet.cluster.root("chown -R seqdata: /home/seqdata/module")
-    lines = "\n".join(CRON.format(command=command) for command in commands)
-    ended = fleet.cluster.user(
-        "rm -rf ~/ontpush; mkdir ~/ontpush && mv ~/module ~/ontpush/ontpush\n"
-        f"cat >~/ontpush.json <<'END'\n{json.dumps(facts)}\nEND\n"
-        f"crontab - <<'END'\n{lines}\nEND\n"
-    )
-    assert ended.returncode == 0, ended.stderr
+    return "-e", json.dumps(facts)
 
 
 @pytest.fixture(scope="module")
-def monitored(fleet: Fleet) -> Iterator[Fleet]:
+def home(fleet: Fleet) -> str:
+    """What the login user had before."""
+    return fleet.cluster.root(HOME)
+
+
+@pytest.fixture(scope="module")
+def monitored(fleet: Fleet, home: str) -> Iterator[Fleet]:
     """The fleet with a monitor at the cluster, called by cron every minute."""
-    install(fleet, settings(fleet), "monitor")
-    yield fleet
-    fleet.cluster.user("crontab -r; rm -rf ~/ontpush ~/ontpush.json ~/state ~/followed")
+    try:
+        played = fleet.play("cluster", *variables())
+        assert played.code == 0, played.out
+        yield fleet
+    finally:
+        played = fleet.play("cluster")
+        fleet.cluster.user("rm -f ~/followed")
+        assert played.code == 0, played.out
+
+
+def test_laid_again_nothing_changes(monitored: Fleet) -> None:
+    for options in ([], ["--check"]):
+        played = monitored.play("cluster", *variables(), *options)
+        assert played.code == 0, played.out
+        assert not any(played.changed.values()), played.out
+
+
+def test_a_configuration_that_is_wrong_never_takes_over(monitored: Fleet) -> None:
+    config = "cat /home/seqdata/.config/ontpush/config.yml"
+    before = monitored.cluster.root(config)
+    played = monitored.play("cluster", *variables(notfy=[]))
+    assert played.code != 0
+    assert "unknown key 'notfy'; did you mean notify?" in played.out
+    assert monitored.cluster.root(config) == before
 
 
 def mails(fleet: Fleet, subject: str) -> list[str]:
@@ -165,19 +188,12 @@ def wait_for_ticks(fleet: Fleet, count: int) -> None:
 def test_an_instrument_switched_to_pull_is_fetched_from_and_told_the_same(
     monitored: Fleet, sequencer: Machine, tmp_path: Path
 ) -> None:
-    played = monitored.play(
-        "site", "--limit", f"{sequencer.name},cluster", "-e", "ontpush_pull=true"
+    pulled = monitored.play(
+        "site", "--limit", sequencer.name, "-e", "ontpush_pull=true", *variables()
     )
-    assert played.code == 0, played.out
-    source = {
-        "instrument": sequencer.name,
-        "source": f"{sequencer.host.user}@{sequencer.name}:.",
-        "ssh_key": "/home/seqdata/.ssh/ontpush_pull",
-    }
-    keys = sequencer.root("cat /etc/ssh/ssh_host_ed25519_key.pub")
-    monitored.cluster.user(f"echo '{sequencer.name} {keys.strip()}' >>~/.ssh/known_hosts")
     try:
-        install(monitored, {**settings(monitored), "pull": [source]}, "monitor", "pull")
+        assert pulled.code == 0, pulled.out
+        assert sources(monitored) == [sequencer.name]
         run = write(sequencer, tmp_path, "by pull")
         name = f"{run.rpartition('/')[2]} ({sequencer.name})"
         wait_for(lambda: verified(monitored, sequencer, run), "it is not verified", PATIENCE)
@@ -186,5 +202,37 @@ def test_an_instrument_switched_to_pull_is_fetched_from_and_told_the_same(
         assert "text/html" in mail
         assert not sequencer.holds(f"/data/{run}/rsync.done")
     finally:
-        install(monitored, settings(monitored), "monitor")
-        assert monitored.play("site", "--limit", f"{sequencer.name},cluster").code == 0
+        pushed = monitored.play("site", "--limit", sequencer.name, *variables())
+    assert pushed.code == 0, pushed.out
+    assert sources(monitored) == []
+    assert "ontpush pull" not in monitored.cluster.root("crontab -u seqdata -l")
+
+
+def sources(fleet: Fleet) -> list[str]:
+    """The instruments that the cluster is configured to read from."""
+    config = json.loads(fleet.cluster.root("cat /home/seqdata/.config/ontpush/config.yml"))
+    return [each["instrument"] for each in config.get("pull", [])]
+
+
+def test_what_is_done_to_one_sequencer_concerns_no_other(monitored: Fleet) -> None:
+    first, second = monitored.sequencers[:2]
+    to_pull = ("-e", "ontpush_pull=true", *variables())
+    try:
+        for machine in (first, second):
+            played = monitored.play("monitor", "--limit", machine.name, *to_pull)
+            assert played.code == 0, played.out
+        assert sources(monitored) == sorted([first.name, second.name])
+        assert monitored.play("remove", "--limit", first.name).code == 0
+        assert sources(monitored) == [second.name]
+    finally:
+        both = f"{first.name},{second.name}"
+        played = monitored.play("site", "--limit", both, *variables())
+    assert played.code == 0, played.out
+    assert sources(monitored) == []
+
+
+def test_switched_off_it_leaves_nothing(monitored: Fleet, home: str) -> None:
+    played = monitored.play("cluster")
+    assert played.code == 0, played.out
+    monitored.cluster.user("rm -f ~/followed")
+    assert monitored.cluster.root(HOME) == home
