@@ -32,18 +32,18 @@ def request_again(instrument: Instrument, before: Remembered, now: Remembered) -
     Requests for runs that are corrupt no longer, marked anew or gone are removed. To be called at
     every tick: what the instrument silenced without heeding is asked again.
     """
-    wanted = set(_wanted(instrument, now))
-    for run in set(_wanted(instrument, before)) - wanted:
+    corrupt = list(_corrupt(instrument, now))
+    wanted = [run for run in corrupt if _is_as_found(instrument, now, run)]
+    for run in {*corrupt, *_corrupt(instrument, before)}.difference(wanted):
         remove_inside(instrument.base, REQUEST_DIRECTORY, request_name(run))
-    as_found = [run for run in sorted(wanted) if _is_as_found(instrument, now, run)]
-    new = [run for run in as_found if _write_request(instrument, run)]
-    if as_found and instrument.heartbeat:
+    new = [run for run in wanted if _write_request(instrument, run)]
+    if wanted and instrument.heartbeat:
         # After the requests: whoever hears it finds them.
         _ring(instrument.base, os.path.basename(bell_of(instrument.heartbeat)))
     return new
 
 
-def _wanted(instrument: Instrument, remembered: Remembered) -> Iterator[bytes]:
+def _corrupt(instrument: Instrument, remembered: Remembered) -> Iterator[bytes]:
     for run, standing in remembered.runs.items():
         if is_asked_for(instrument, standing):
             yield run.encode("utf-8", "surrogateescape")

@@ -16,7 +16,8 @@ from ontpush.facts.words import LOG_REOPEN, REQUEST_DIRECTORY, SENDING
 
 def request_name(run: bytes) -> bytes:
     """What a request for the run at this path, relative to the destination, is called."""
-    return new_md5(run).hexdigest().encode()
+    name: str = new_md5(run).hexdigest()
+    return name.encode()
 
 
 def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
