@@ -176,9 +176,9 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
         )
     return (
         "The instrument sends what differs again by itself, within two of its ticks, and it is"
-        " verified anew: you are told. If not, see whether the instrument is on, and what its log"
-        " says of the run; `ontpush retry RUN` there makes its next tick compare it. If it happens"
-        " again, look at the disks."
+        " verified anew: you are told. If not, see whether the instrument is on and still has the"
+        " run, and what its log says of it; `ontpush retry RUN` there makes its next tick compare"
+        " it. If it happens again, look at the disks."
     )
 
 

@@ -8,9 +8,11 @@ from typing import List
 
 from ontpush.engine.deliver import exchange
 from ontpush.engine.ledger import RunRecord
+from ontpush.engine.mark import take_back
 from ontpush.engine.sums import new_md5
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below
+from ontpush.facts.trouble import run_failed
 from ontpush.facts.words import LOG_REOPEN, REQUEST_DIRECTORY, SENDING
 
 
@@ -41,3 +43,8 @@ def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
     for record in asked:
         run = below(record.path, tick.source)
         tick.log.event(LOG_REOPEN, run, "the cluster asks for it to be compared again")
+        try:
+            # At once: the good copy is here, and must not look done to whoever frees space.
+            take_back(record.path, record.destination)
+        except OSError as error:
+            raise run_failed(error, run) from error
