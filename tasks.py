@@ -3,6 +3,7 @@
 The exit code of a command that fails becomes that of `./inv`.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -10,7 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from invoke import Context, Exit, task
 
@@ -27,6 +31,12 @@ FLOOR: Version = (3, 6)
 FOR_NEWEST_CORE: tuple[Version, Version] = ((3, 11), (3, 15))
 # What makes and runs hosts, by the Debian package that has it.
 LAB_PROGRAMS = {"mmdebstrap": "mmdebstrap", "podman": "podman", "runc": "runc"}
+SLURM_PROGRAMS = {
+    "sbatch": "slurm-client",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "munged": "munge",
+}
 
 # ansible-core 2.16, the last that manages Python 3.6, runs on Pythons before this one.
 TOO_NEW_FOR_MK1C: Version = (3, 13)
@@ -85,16 +95,19 @@ def test(c: Context, only: str = "", python: str = "") -> None:
     With --only or --python, the fleet's are left out: ./inv fleet runs them alone.
     """
     hosts = given_python(python) if python else host_pythons()
-    codes = [run_tests(c, version, path, only) for version, path in hosts.items()]
-    if not only and not python:
-        codes.append(run_fleet(c, ""))
+    need(c, SLURM_PROGRAMS)
+    # The fleet's tests mostly wait for cron: the others run meanwhile.
+    with beside([] if only or python else fleet_command(c, "")) as of_fleet:
+        codes = [run_tests(c, version, path, only) for version, path in hosts.items()]
+        codes.append(of_fleet())
     finish(max(codes))
 
 
 @task(help={"only": "run the tests whose names match this expression (pytest -k)"})
 def fleet(c: Context, only: str = "") -> None:
     """Test the roles on real hosts, with the ansible-core for a Mk1C and with the newest."""
-    finish(run_fleet(c, only))
+    command = fleet_command(c, only)
+    finish(run(c, *command) if command else 0)
 
 
 @task(
@@ -211,13 +224,29 @@ def run(c: Context, *command: str) -> int:
         print(shlex.join(command), flush=True)
     if c.config.run.dry:
         return 0
-    child = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.signal(signal.SIGTERM, terminated)
+    return ended(subprocess.Popen(command))
+
+
+def ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child and return its exit code; broken off, let it end and do nothing after it."""
     try:
         return as_in_shell(child.wait())
-    except KeyboardInterrupt:
-        # The terminal has told the child too: it ends in its own time, and nothing comes after it.
+    except KeyboardInterrupt:  # of which the terminal has told the child, too
         raise Exit(code=as_in_shell(child.wait()) or 130) from None
+    except Terminated:
+        child.terminate()
+        raise Exit(code=as_in_shell(child.wait()) or 143) from None
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def terminated(*_: object) -> NoReturn:
+    """Be told of SIGTERM once: what is ended then may take its time."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
 
 
 def tool(name: str) -> str:
@@ -274,15 +303,41 @@ def run_tests(c: Context, version: Version, python: str, only: str) -> int:
     return run(c, PYTHON, "-m", "pytest", "-n", "auto", "--ignore=tests/fleet", *selection)
 
 
-def run_fleet(c: Context, only: str) -> int:
-    """Run Molecule on real hosts with every ansible-core that counts; return the exit code."""
+def fleet_command(c: Context, only: str) -> list[str]:
+    """Say what runs Molecule on real hosts with every ansible-core that counts."""
     if os.geteuid():
         lacking("only root can make hosts to test the roles on: NOT tested")
-        return 0
+        return []
     need(c, LAB_PROGRAMS)
     ansibles = [Path(PYTHON).parent, *newest_ansible(c)]
     selection = [*without_mk1c(), *["--only", only] * bool(only)]
-    return run(c, PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection)
+    return [PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection]
+
+
+@contextlib.contextmanager
+def beside(command: list[str]) -> Iterator[Callable[[], int]]:
+    """Run a command, if there is one, beside what the block does.
+
+    Gives a function that waits for it, shows what it said and returns its exit code.
+    """
+    if not command:
+        yield lambda: 0
+        return
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+
+        def show_and_tell() -> int:
+            code = ended(child)
+            said.seek(0)
+            print(said.read().decode(errors="replace"), flush=True)
+            return code
+
+        try:
+            yield show_and_tell
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
 
 
 def newest_ansible(c: Context) -> list[Path]:

@@ -29,7 +29,7 @@ NOT_THERE = (".ontpush", "rsync.skip")
 
 _EVENT = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"
-    r" (?P<word>SCAN|SYNC|DONE|SKIP|MARK DONE|FAIL|REOPEN|STALL|WARN|VERIFY|TELL)"
+    r" (?P<word>SCAN|SYNC|DONE|SKIP|MARK DONE|FAIL|REOPEN|STALL|WARN)"
     r"(?: (?P<text>.*))?"
 )
 

@@ -74,7 +74,10 @@ def test_a_done_run_is_verified_marked_and_told(
         for word in (run.sample, run.flow_cell, "gridion", "To do", str(pushed), "files", "size"):
             assert word in text
     assert "<table>" in content(mail, "html")
-    assert f"VERIFY gridion/{run.path.relative_to(run.root)}" in monitor.log_file.read_text()
+    assert (
+        f"MARK DONE gridion/{run.path.relative_to(run.root)} verified"
+        in monitor.log_file.read_text()
+    )
 
 
 def test_a_tick_with_nothing_new_says_and_sends_nothing(

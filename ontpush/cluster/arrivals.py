@@ -23,7 +23,10 @@ _HOUR = 3600
 
 
 class Vouched(NamedTuple):
-    """The roll-up of a run that its done mark vouches for, and the date of the mark."""
+    """The roll-up of a run that its done mark vouches for, and when it was marked.
+
+    `marked` is only good to tell one mark from another: two can be of the same second.
+    """
 
     rollup: str
     marked: str
@@ -34,12 +37,14 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     try:
         with opened_inside(base, run) as directory:
             mark, rollup = read_mark(path_of(directory)), md5_of_rollup(path_of(directory))
+            made_ns = os.lstat(path_of(directory) + b"/" + DONE_MARK).st_mtime_ns
     except OSError:
         return None
     if mark is None or rollup is None or mark.get("rollup") != rollup:
         return None
     # A mark that was renamed together with its run was never made for what lies here.
-    return Vouched(rollup, mark["date"]) if mark.get("run") == shown(run).strip() else None
+    is_ours = mark.get("run") == shown(run).strip()
+    return Vouched(rollup, "{} {}".format(mark["date"], made_ns)) if is_ours else None
 
 
 def was_verified(base: bytes, run: bytes, rollup: str) -> bool:
@@ -123,6 +128,7 @@ def _is_known(standing: Optional[Standing], facts: Optional[RunFacts]) -> bool:
     return (
         standing is not None
         and facts is not None
+        and standing.verdict != CORRUPT
         and (standing.rollup, standing.told_done) == (facts.rollup, facts.done_at)
     )
 

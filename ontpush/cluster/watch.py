@@ -38,7 +38,13 @@ from ontpush.cluster.verdict import (
 from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble
-from ontpush.facts.words import HEARTBEAT_DIRECTORY, LOG_FAIL, LOG_TELL, LOG_VERIFY, LOG_WARN
+from ontpush.facts.words import (
+    HEARTBEAT_DIRECTORY,
+    LOG_FAIL,
+    LOG_MARK_DONE,
+    LOG_SYNC,
+    LOG_WARN,
+)
 
 
 class Watch(NamedTuple):
@@ -189,7 +195,7 @@ def _note(
     bad = list(bad_files(standing))
     if standing.verdict == GOOD:
         count = plural(standing.files, "file")
-        watch.log.event(LOG_VERIFY, place, f"{count}, {human_size(standing.bytes)}")
+        watch.log.event(LOG_MARK_DONE, place, f"verified: {count}, {human_size(standing.bytes)}")
     else:
         for what in bad or [f"cannot be verified: {standing.error}"]:
             sight.troubles.append(RunFailed(what, place))
@@ -240,7 +246,7 @@ def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[s
     for outcome in outbox.deliver():
         name = outcome.notifier.name
         for letter in outcome.told:
-            watch.log.event(LOG_TELL, b"", f"{name}: {letter.subject}")
+            watch.log.event(LOG_SYNC, b"", f"told {name}: {letter.subject}")
         if outcome.trouble:
             why = f"{name}: {outcome.trouble}; it is tried again at the next tick"
             watch.log.event(LOG_WARN, b"", why)

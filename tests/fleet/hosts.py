@@ -65,6 +65,15 @@ class Machine:
             command, input=script, capture_output=True, text=True, check=False, timeout=seconds
         )
 
+    def rest(self) -> None:
+        """Let cron begin no tick, and wait for the end of one under way."""
+        lock = "/var/lib/ontpush/lock"
+        self.root(f"systemctl stop cron; test ! -e {lock} || flock -w 60 {lock} true")
+
+    def go_on(self) -> None:
+        """Let cron begin ticks again."""
+        self.root("systemctl start cron")
+
     def holds(self, path: str) -> bool:
         """Whether there is anything under this path."""
         return "yes" in self.root(f"test -e {shlex.quote(path)} && echo yes || true")

@@ -38,9 +38,10 @@ def attacker(fleet: Fleet) -> Iterator[Attacker]:
         chown {fleet.cluster.host.user}: {RUNS}/another
         """
     )
-    machine.root("systemctl stop cron; flock -w 60 /var/lib/ontpush/lock true")
+    machine.rest()
     yield Attacker(fleet, machine)
-    machine.root("systemctl start cron; rm -rf /tmp/tmp.*")
+    machine.root("rm -rf /tmp/tmp.*")
+    machine.go_on()
     fleet.cluster.root(
         f"""
         rm -rf {RUNS}/another {HOME}/secret.txt {HOME}/.ssh/rc
