@@ -388,9 +388,8 @@ def test_an_instrument_of_any_name_has_a_file_of_its_own(
 ) -> None:
     program.settings["instrument"] = name
     program.pushed(data, arrived)
-    (path,) = (arrived / ".ontpush").iterdir()
-    assert path.suffix == ".json"
-    assert path.name == f"{file}.json"
+    assert sorted(os.listdir(arrived / ".ontpush")) == [f"{file}.bell", f"{file}.json"]
+    path = arrived / ".ontpush" / f"{file}.json"
     assert json.loads(path.read_text())["instrument"] == name
 
 

@@ -32,7 +32,7 @@ def ticked(monitor: Program) -> dict[str, Any]:
 
 def heartbeat(directory: Path) -> Path:
     """The one heartbeat below an instrument's directory."""
-    (path,) = (directory / ".ontpush").iterdir()
+    (path,) = (directory / ".ontpush").glob("*.json")
     return path
 
 

@@ -78,7 +78,9 @@ def take_note(
         is_bad = standing.verdict in (CORRUPT, UNCHECKED)
         if is_bad and now - standing.since >= remind_seconds:
             # Somebody may have mended it here.
-            runs[name] = standing._replace(verdict=CHECKING, since=now, job="", tries=0)
+            runs[name] = standing._replace(
+                verdict=CHECKING, since=now, job="", tries=0, found_bad=0
+            )
     if not _search_is_due(instrument.name, beat, remembered, now):
         return remembered._replace(runs=runs)
     kept = {run: each for run, each in runs.items() if _is_there(instrument.base, run)}
@@ -149,12 +151,14 @@ def _look(
     if standing is None:
         is_old = was_verified(instrument.base, run, found.rollup)
         return new._replace(verdict=GOOD) if is_old else new
+    is_same = standing.rollup == found.rollup
     # What was wrong stays wrong until the run has been verified.
     return new._replace(
         bad=standing.bad,
         bad_count=standing.bad_count,
         error=standing.error,
-        again=standing.rollup == found.rollup and (standing.verdict == GOOD or standing.again),
+        again=is_same and (standing.verdict == GOOD or standing.again),
+        found_bad=standing.found_bad if is_same else 0,
     )
 
 

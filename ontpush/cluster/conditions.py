@@ -7,7 +7,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.memory import Remembered, Standing
-from ontpush.cluster.verdict import bad_files
+from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown
@@ -144,10 +144,9 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             "{} on the cluster {} not what the roll-up says".format(
                 plural(standing.bad_count, "file"), "are" if standing.bad_count > 1 else "is"
             ),
-            "Do not use it. Run `ontpush retry RUN` on the instrument: the next tick there sends"
-            " what differs again, and it is verified anew. If it happens again, look at the disks.",
+            f"Do not use it. {_how_mended(instrument, standing)}",
             files,
-            "\n".join(files),
+            "\n".join([*files, *["sent again in vain"] * was_sent_in_vain(standing)]),
         )
     elif standing.error:
         yield Condition(
@@ -158,6 +157,29 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             "Mend what the message names; it is tried again by itself.",
             same=standing.error,
         )
+
+
+def _how_mended(instrument: Instrument, standing: Standing) -> str:
+    """What becomes of a corrupt run, and what is to be done if it does not."""
+    if not can_be_sent_again(standing):
+        return (
+            "Sending it again does not mend this: what is called extra is in no roll-up, and should"
+            " not lie there; what is called sha256 is not what MinKNOW says it wrote, so look at"
+            " the disk of the instrument."
+        )
+    if instrument.pulled:
+        return "The next `ontpush pull` fetches what differs again, and it is verified anew."
+    if was_sent_in_vain(standing):
+        return (
+            "It was compared and sent again, and each time found wrong here: look at the disks and"
+            " the memory of both ends. Then run `ontpush retry RUN` on the instrument."
+        )
+    return (
+        "The instrument sends what differs again by itself, within two of its ticks, and it is"
+        " verified anew: you are told. If not, see whether the instrument is on and still has the"
+        " run, and what its log says of it; `ontpush retry RUN` there makes its next tick compare"
+        " it. If it happens again, look at the disks."
+    )
 
 
 def of_runs(

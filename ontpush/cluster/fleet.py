@@ -4,28 +4,32 @@ An instrument is called what its directory is called, whatever it says of itself
 """
 
 import os
-from typing import Iterable, List, NamedTuple, Optional, Tuple
+from typing import Collection, List, NamedTuple, Optional, Tuple
 
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
 
 class Instrument(NamedTuple):
-    """Its name, the directory below which its runs lie, and its heartbeat where there is one."""
+    """Its name, the directory below which its runs lie, and its heartbeat where there is one.
+
+    One that is `pulled` from does not send by itself.
+    """
 
     name: str
     base: bytes
     heartbeat: Optional[bytes]
+    pulled: bool
 
 
-def instruments(root: bytes, expected: Iterable[str]) -> List[Instrument]:
+def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:
     """All instruments below the absolute `root`, by name. OSError where it cannot be read.
 
     Where the root itself is a destination, each heartbeat there is an instrument. Those that are
-    `expected` are there also before they were heard for the first time.
+    `pulled` from are there also before they were heard for the first time.
     """
     found = [
-        Instrument(shown(os.path.basename(path)[: -len(b".json")]), root, path)
+        (shown(os.path.basename(path)[: -len(b".json")]), root, path)
         for _, path in _heartbeats(root)
     ]
     for name in sorted(os.listdir(root)):
@@ -34,11 +38,12 @@ def instruments(root: bytes, expected: Iterable[str]) -> List[Instrument]:
             beats = _heartbeats(base)
             if beats:
                 # A sequencer that was given another name left its old heartbeat behind.
-                found.append(Instrument(shown(name), base, max(beats)[1]))
-    known = {each.name for each in found}
-    unheard = [name for name in expected if name not in known]
-    return found + [
-        Instrument(name, os.path.join(root, from_argument(name)), None) for name in unheard
+                found.append((shown(name), base, max(beats)[1]))
+    known = {name for name, _, _ in found}
+    unheard = [name for name in pulled if name not in known]
+    heard = [Instrument(name, base, path, name in pulled) for name, base, path in found]
+    return heard + [
+        Instrument(name, os.path.join(root, from_argument(name)), None, True) for name in unheard
     ]
 
 

@@ -6,6 +6,7 @@ read or written is reached through the one that was opened.
 
 import contextlib
 import os
+import stat
 from typing import Iterable, Iterator
 
 from ontpush.facts.words import UNFINISHED_SUFFIX
@@ -39,6 +40,29 @@ def opened_inside(base: bytes, relative: bytes) -> Iterator[int]:
 def path_of(descriptor: int) -> bytes:
     """A path that leads to an opened directory, whatever its own path leads to by now."""
     return b"/proc/self/fd/%d" % descriptor
+
+
+def make_inside(base: bytes, relative: bytes) -> None:
+    """Make a directory in one that is there; it may be there already. OSError."""
+    above, name = os.path.split(relative)
+    with opened_inside(base, above) as directory, contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=directory)
+
+
+def remove_inside(base: bytes, relative: bytes, name: bytes) -> None:
+    """Remove a file in a directory of the instrument's, if both are there. OSError."""
+    with contextlib.suppress(FileNotFoundError), opened_inside(base, relative) as directory:
+        os.unlink(name, dir_fd=directory)
+
+
+def is_filled_inside(base: bytes, relative: bytes, name: bytes) -> bool:
+    """Whether a regular file that is not empty lies in a directory of the instrument's. OSError."""
+    try:
+        with opened_inside(base, relative) as directory:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def write_inside(base: bytes, relative: bytes, name: bytes, lines: Iterable[bytes]) -> None:

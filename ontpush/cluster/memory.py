@@ -26,6 +26,7 @@ class Standing(NamedTuple):
     it. `bad` are the first of `bad_count` files, each with its problem; they and `error` stay
     until the run has been verified. `untold`: its verification has to be told; `follow`: its
     hooks have to be run. `again`: both were done for this very roll-up, which was marked once more.
+    `found_bad`: how often in a row the same roll-up was found corrupt.
     """
 
     rollup: str
@@ -42,6 +43,7 @@ class Standing(NamedTuple):
     untold: bool = False
     follow: bool = False
     again: bool = False
+    found_bad: int = 0
     job: str = ""
     tries: int = 0
     missing_at: int = 0

@@ -1,6 +1,6 @@
 """How every run of the fleet stands, as instruments and monitor have it; reads no run."""
 
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Collection, Dict, Iterator, Optional
 
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, RunFacts, read_heartbeat
@@ -8,9 +8,9 @@ from ontpush.cluster.memory import Memory, Standing
 from ontpush.cluster.verdict import bad_files
 
 
-def every_run(root: bytes, expected: Iterable[str], memory: Memory) -> Iterator[Dict[str, Any]]:
+def every_run(root: bytes, pulled: Collection[str], memory: Memory) -> Iterator[Dict[str, Any]]:
     """The facts of each run, as `status` gives them, with `instrument` and `verdict`. OSError."""
-    for instrument in instruments(root, expected):
+    for instrument in instruments(root, pulled):
         beat = _hear(instrument)
         standings = memory.load(instrument.name).runs
         told = {

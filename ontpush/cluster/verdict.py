@@ -21,6 +21,11 @@ from ontpush.facts.names import shown
 from ontpush.facts.words import VERIFIED_MARK
 
 KEPT_FILES = 20
+# What an instrument can put right by sending the file again; nothing is ever deleted here, and what
+# contradicts MinKNOW's own sum was so before it was sent.
+_SENT_AGAIN = ("missing", "size", "md5")
+# How often a run is asked for again until it is read without a word from there, a day later.
+_MOST_REQUESTS = 3
 
 
 class Verdict(NamedTuple):
@@ -57,6 +62,7 @@ def read_verdict(path: bytes) -> Optional[Verdict]:
 
 def _verdict(facts: Dict[str, Any]) -> Verdict:
     bad = [(shown_text(each["path"]), str(each["problem"])) for each in facts["bad"]]
+    bad.sort(key=lambda each: each[1] not in _SENT_AGAIN)
     return Verdict(
         str(facts["rollup"]),
         int(facts["files"]),
@@ -104,7 +110,12 @@ def settle(
         return after._replace(verdict=UNCHECKED, error=verdict.error)
     after = after._replace(files=verdict.files, bytes=verdict.bytes, error="")
     if verdict.bad_count:
-        return after._replace(verdict=CORRUPT, bad=verdict.bad, bad_count=verdict.bad_count)
+        return after._replace(
+            verdict=CORRUPT,
+            bad=verdict.bad,
+            bad_count=verdict.bad_count,
+            found_bad=standing.found_bad + 1,
+        )
     was_wrong = bool(standing.bad_count or standing.error)
     return _marked(instrument, run, after._replace(mended=was_wrong))
 
@@ -118,13 +129,25 @@ def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
         return standing._replace(verdict=UNCHECKED, error=why, mended=False)
     is_news = standing.mended or not standing.again
     return standing._replace(
-        verdict=GOOD, bad=(), bad_count=0, untold=is_news, follow=not standing.again, again=False
+        verdict=GOOD,
+        bad=(),
+        bad_count=0,
+        untold=is_news,
+        follow=not standing.again,
+        again=False,
+        found_bad=0,
     )
 
 
 def _again(standing: Standing, found: Vouched, now: int) -> Standing:
     return standing._replace(
-        rollup=found.rollup, marked=found.marked, verdict=CHECKING, since=now, job="", tries=0
+        rollup=found.rollup,
+        marked=found.marked,
+        verdict=CHECKING,
+        since=now,
+        job="",
+        tries=0,
+        found_bad=standing.found_bad if standing.rollup == found.rollup else 0,
     )
 
 
@@ -138,6 +161,16 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
         "version": __version__,
     }
     write_inside(instrument.base, run, VERIFIED_MARK, mark_lines(time.time(), facts))
+
+
+def can_be_sent_again(standing: Standing) -> bool:
+    """Whether sending what is bad once more can mend any of it."""
+    return any(problem in _SENT_AGAIN for _, problem in standing.bad)
+
+
+def was_sent_in_vain(standing: Standing) -> bool:
+    """Whether it has been found corrupt again each time that it was sent again."""
+    return standing.found_bad > _MOST_REQUESTS
 
 
 def bad_files(standing: Standing) -> Tuple[str, ...]:

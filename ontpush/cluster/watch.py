@@ -25,6 +25,7 @@ from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_ho
 from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import load_notices, news, save_notices
+from ontpush.cluster.requests import request_again
 from ontpush.cluster.slurm import Slurm, Wishes
 from ontpush.cluster.tell import Notifier, Outbox
 from ontpush.cluster.verdict import (
@@ -37,7 +38,13 @@ from ontpush.cluster.verdict import (
 from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble
-from ontpush.facts.words import LOG_FAIL, LOG_MARK_DONE, LOG_SYNC, LOG_WARN
+from ontpush.facts.words import (
+    HEARTBEAT_DIRECTORY,
+    LOG_FAIL,
+    LOG_MARK_DONE,
+    LOG_SYNC,
+    LOG_WARN,
+)
 
 
 class Watch(NamedTuple):
@@ -121,6 +128,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
         remembered.runs[run] = after
         if after.verdict != CHECKING:
             _note(watch, sight, instrument, run, remembered)
+    _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
     view = View(instrument, beat, remembered)
@@ -143,6 +151,25 @@ def _go_on(
         return sight.slurm.follow(check, standing)
     sight.due.append(check)
     return standing
+
+
+def _ask(
+    watch: Watch, sight: Sight, instrument: Instrument, before: Remembered, now: Remembered
+) -> None:
+    """Ask an instrument to send runs again, or no longer; where that fails the rest goes on.
+
+    Before it is written down how they stand: a request is never forgotten.
+    """
+    name = instrument.name.encode()
+    try:
+        for run in request_again(instrument, before, now):
+            why = "the instrument is asked to send again what differs"
+            watch.log.event(LOG_WARN, name + b"/" + run, why)
+    except OSError as error:
+        where = shown(instrument.base + b"/" + HEARTBEAT_DIRECTORY)
+        why = f"cannot be asked to send again: {where}: {error.strerror}; let this user write there"
+        sight.troubles.append(Trouble(f"{instrument.name}: {why}"))
+        watch.log.event(LOG_WARN, name, why)
 
 
 def _hear(

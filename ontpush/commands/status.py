@@ -35,8 +35,8 @@ def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
 
 
 def _fleet(settings: Mapping[str, Any]) -> Result:
-    expected = [each["instrument"] for each in settings["pull"]]
-    runs = list(every_run(fleet_root(settings), expected, Memory(state_dir(settings))))
+    pulled = [each["instrument"] for each in settings["pull"]]
+    runs = list(every_run(fleet_root(settings), pulled, Memory(state_dir(settings))))
     headings = ["instrument", "state", "here", "files", "size", "sent", "run", "remarks"]
     rows = [_fleet_row(facts) for facts in runs]
     lines = table(headings, rows) if rows else ["no instrument has told of a run yet"]

@@ -1,15 +1,16 @@
-"""Delivers our own small files - roll-up, done mark, heartbeat - each in a transfer of its own.
+"""Delivers our own small files; roll-up and done mark each in a transfer of its own.
 
 They go from an outbox in the state directory, so that a file lies in the run only after it
 has arrived: a done mark in a run is never one that the cluster does not have.
 """
 
+import contextlib
 import os
 import shutil
-from typing import Iterable
+from typing import Iterable, Iterator, Mapping
 
 from ontpush.engine.rollup import write_whole
-from ontpush.engine.send import send
+from ontpush.engine.send import Swapped, send, swap
 from ontpush.engine.transport import Transport
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import unwritable
@@ -25,16 +26,46 @@ def deliver(
     """Send a file made of `lines` to `name`, relative to the destination. Trouble."""
     path = os.path.join(outbox, name)
     try:
-        _put(path, lines, outbox)
+        with _faults_told(outbox):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_whole(path, lines)
         send(transport, outbox, name, only_over_another)
     finally:
         shutil.rmtree(outbox, ignore_errors=True)
 
 
-def _put(path: bytes, lines: Iterable[bytes], outbox: bytes) -> None:
+def exchange(
+    transport: Transport,
+    outbox: bytes,
+    files: Mapping[bytes, bytes],
+    only_over_another: bool = False,
+) -> Swapped:
+    """Send files, by name with their content, in one call: what lay there that was other. Trouble.
+
+    The one way to learn something through a key that can only write.
+    """
+    shutil.rmtree(outbox, ignore_errors=True)  # what a killed tick left
     try:
+        with _faults_told(outbox):
+            _fill(outbox, files)
+        return swap(transport, outbox, files, only_over_another)
+    finally:
+        shutil.rmtree(outbox, ignore_errors=True)
+
+
+def _fill(outbox: bytes, files: Mapping[bytes, bytes]) -> None:
+    """Not forced to disk: there may be a thousand, and none is used after a crash."""
+    for name, content in files.items():
+        path = os.path.join(outbox, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, lines)
+        with open(path, "xb") as file:
+            file.write(content)
+
+
+@contextlib.contextmanager
+def _faults_told(outbox: bytes) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         advice = "nothing else may lie there, and this user must be able to write it"
         raise unwritable(shown(outbox), error, advice) from error

@@ -1,4 +1,7 @@
-"""The heartbeat, `DEST/.ontpush/HOST.json`: how this instrument and its runs stand."""
+"""The heartbeat, `DEST/.ontpush/HOST.json`: how this instrument and its runs stand.
+
+Beside it lies `HOST.bell`, which the cluster rings to be asked what it wants: see `asked`.
+"""
 
 import json
 import os
@@ -7,12 +10,14 @@ import time
 from typing import Any, Dict, List
 
 from ontpush import __version__
-from ontpush.engine.deliver import deliver
+from ontpush.engine.complaints import why_not
+from ontpush.engine.deliver import exchange
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.mark import date_text
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below, for_json
-from ontpush.facts.words import DONE, HEARTBEAT_DIRECTORY
+from ontpush.facts.trouble import RunFailed
+from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY
 
 
 def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
@@ -29,8 +34,11 @@ def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
     }
 
 
-def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> None:
-    """Send it, as it stands at the end of a tick; `errors` are those of no single run. Trouble."""
+def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> bool:
+    """Send it, as it stands at the end of a tick; `errors` are those of no single run. Trouble.
+
+    Whether the bell beside it had been rung: the empty one that goes along has silenced it.
+    """
     disk = os.statvfs(tick.source)
     records: List[RunRecord] = tick.ledger.runs(tick.source)
     facts = {
@@ -44,7 +52,17 @@ def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> None:
         "runs": [_facts(record, tick.source) for record in records],
     }
     name = HEARTBEAT_DIRECTORY + b"/" + file_name(tick.instrument)
-    deliver(tick.transport, tick.outbox, name, [json.dumps(facts).encode() + b"\n"])
+    bell = bell_of(name)
+    files = {name: json.dumps(facts).encode() + b"\n", bell: b""}
+    sent = exchange(tick.transport, tick.outbox, files)
+    if name not in sent.arrived:
+        raise RunFailed(f"it did not arrive: {why_not([])}")
+    return bell in sent.replaced
+
+
+def bell_of(heartbeat: bytes) -> bytes:
+    """The bell beside the heartbeat of that name or path."""
+    return heartbeat[: -len(b".json")] + BELL_SUFFIX
 
 
 def _facts(record: RunRecord, source: bytes) -> Dict[str, Any]:

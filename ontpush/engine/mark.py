@@ -39,6 +39,15 @@ def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
     return facts
 
 
+def take_back(run: bytes, destination: Optional[str]) -> bool:
+    """Remove the run's mark if it is about this destination; whether it was. OSError."""
+    mark = read_mark(run)
+    if mark is None or mark.get("destination") != destination:
+        return False
+    os.unlink(os.path.join(run, DONE_MARK))
+    return True
+
+
 def date_of(mark: Dict[str, str]) -> Optional[float]:
     """When a mark was made, in seconds since the epoch; None where its date is not one of ours."""
     try:

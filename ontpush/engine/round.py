@@ -4,6 +4,7 @@ import os
 import time
 from typing import List, NamedTuple, Tuple
 
+from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.ledger import RunRecord
@@ -33,6 +34,7 @@ class Round(NamedTuple):
 def go_round(tick: Tick) -> Round:
     """Visit every run. One that fails stops no other; a destination out of reach stops all."""
     reports: List[RunReport] = []
+    rested: List[RunRecord] = []
     troubles: List[Trouble] = []
     records = {record.path: record for record in tick.ledger.runs(tick.source)}
     tokens = tick.ledger.tokens()
@@ -51,10 +53,17 @@ def go_round(tick: Tick) -> Round:
             troubles += trouble
             reachable = all(isinstance(each, RunFailed) for each in trouble)
         reports.append(report)
+        if _has_rested(record, report.record):
+            rested.append(report.record)
     _note_gone(tick, list(records.values()), sure=not troubles)
     if reachable:
-        troubles += _beat(tick, reports, troubles)
+        troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
+
+
+def _has_rested(before: RunRecord, after: RunRecord) -> bool:
+    """Whether a run is done, and was not compared with what lies there in this very tick."""
+    return after.state == DONE and after.done_at == before.done_at
 
 
 def _record_of(tick: Tick, found: Found) -> RunRecord:
@@ -105,7 +114,10 @@ def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:
             tick.log.event(LOG_WARN, relative, "its directory is gone, and it was not done")
 
 
-def _beat(tick: Tick, reports: List[RunReport], troubles: List[Trouble]) -> List[Trouble]:
+def _beat(
+    tick: Tick, reports: List[RunReport], troubles: List[Trouble], rested: List[RunRecord]
+) -> List[Trouble]:
+    """Send the heartbeat, and hear in passing which of the runs at rest the cluster asks for."""
     visited = {report.record.path for report in reports}
     at_large = [
         "{}: {}".format(shown(each.run or b""), each.message)
@@ -113,7 +125,8 @@ def _beat(tick: Tick, reports: List[RunReport], troubles: List[Trouble]) -> List
         if os.path.join(tick.source, each.run or b"") not in visited
     ]
     try:
-        send_heartbeat(tick, 1 if troubles else 0, at_large)
+        if send_heartbeat(tick, 1 if troubles else 0, at_large):
+            wake_asked(tick, rested)
     except Trouble as error:
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
         return [error]

@@ -7,7 +7,7 @@ import contextlib
 import re
 import tempfile
 import threading
-from typing import IO, Callable, Iterable, List, Optional, Set, Tuple, TypeVar
+from typing import IO, Callable, Iterable, List, NamedTuple, Optional, Set, Tuple, TypeVar
 
 from ontpush.engine.children import Child
 from ontpush.engine.complaints import only_vanished, trouble_of, why_not, worth_showing
@@ -139,6 +139,7 @@ class Sending(Call):
     """Sends files; `on_file(files, bytes)` is told of each as it arrives.
 
     `arrived` are the names that rsync has dealt with: those that a flag leaves out are not in it.
+    `replaced` are those that took the place of another version.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Sending(Call):
     ) -> None:
         self.files = self.bytes = 0
         self.arrived: Set[bytes] = set()
+        self.replaced: Set[bytes] = set()
         self._on_file = on_file
         super().__init__(transport, root, names, list(own_flags), largest)
 
@@ -159,6 +161,8 @@ class Sending(Call):
         """Note a file or link, and count one whose bytes went over."""
         self.arrived.add(from_rsync(name))
         if item[:2] in (b"<f", b">f"):
+            if item[2:3] != b"+":
+                self.replaced.add(from_rsync(name))
             self.files += 1
             self.bytes += size
             if self._on_file:
@@ -191,6 +195,28 @@ class Comparing(Call):
         (self.same if item[:1] == b"." else self.different).add(from_rsync(name))
         if self._on_file:
             self._on_file(1, size)
+
+
+class Swapped(NamedTuple):
+    """What a call dealt with, and what of it took the place of another version there."""
+
+    arrived: Set[bytes]
+    replaced: Set[bytes]
+
+
+def swap(
+    transport: Transport, root: bytes, names: Iterable[bytes], only_over_another: bool = False
+) -> Swapped:
+    """Send what is not the same there, by content; RunFailed where not all of that went.
+
+    What a flag leaves out, and what there is none to replace of, is in neither set.
+    """
+    flags = ["--checksum", *["--existing"] * only_over_another]
+    with Sending(transport, root, names, own_flags=flags) as sending:
+        complete, complaints = sending.finish()
+    if not complete:
+        raise RunFailed(f"a small file of ours did not arrive: {why_not(complaints)}")
+    return Swapped(sending.arrived, sending.replaced)
 
 
 def send(transport: Transport, root: bytes, name: bytes, only_over_another: bool = False) -> None:

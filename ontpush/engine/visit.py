@@ -17,7 +17,7 @@ from ontpush.engine.find import Found, final_summaries, list_directory
 from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
-from ontpush.engine.mark import mark_lines, md5_of_rollup, read_mark
+from ontpush.engine.mark import mark_lines, md5_of_rollup, take_back
 from ontpush.engine.publish import install, publish, withdraw_everything
 from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.rollup import write_whole
@@ -141,12 +141,8 @@ class Visit:
 
     def _take_mark_back(self, was_done: bool) -> None:
         """A run that is not done must not look done to whoever frees space here."""
-        mark = read_mark(self.run.path)
-        is_ours = mark is not None and mark.get("destination") == self.record.destination
-        if was_done or is_ours:
+        if take_back(self.run.path, self.record.destination) or was_done:
             self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
-        if is_ours:
-            os.unlink(os.path.join(self.run.path, words.DONE_MARK))
 
     # -- bringing over ------------------------------------------------------------------
 

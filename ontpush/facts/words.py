@@ -28,6 +28,9 @@ SIDECAR_SUFFIX = b".md5"
 # What is being written stands under its name and this suffix until it is whole.
 UNFINISHED_SUFFIX = b".ontpush-new"
 HEARTBEAT_DIRECTORY = b".ontpush"
+# Beside a heartbeat: not empty when the cluster asks for something, and what it asks for.
+BELL_SUFFIX = b".bell"
+REQUEST_DIRECTORY = HEARTBEAT_DIRECTORY + b"/again"
 
 # What the cluster tells people of.
 VERIFIED = "verified"
