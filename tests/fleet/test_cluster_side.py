@@ -32,8 +32,8 @@ SETTINGS: Final = {
 }
 # All of the login user's home but what people sent and Ansible keeps for itself.
 HOME: Final = f"""
-    cd /home/seqdata; crontab -u seqdata -l 2>/dev/null || true
-    find . -not -path './.ssh*' -not -path './.ansible*' -not -path '.{RUNS[13:]}*' | sort
+    crontab -u seqdata -l 2>/dev/null || true
+    find /home/seqdata -not -path '*/.ssh*' -not -path '*/.ansible*' -not -path '{RUNS}*' | sort
 """
 
 
