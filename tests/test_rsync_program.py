@@ -71,6 +71,18 @@ def test_an_rsync_that_fails_in_an_unknown_way_fails_the_run_and_says_so(
     assert not (run.path / "rsync.done").exists()
 
 
+@pytest.mark.parametrize("end", ["exit 16", "exit 20", "kill -9 $$"])
+def test_a_transfer_that_is_ended_from_outside_is_a_passing_fault(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, end: str
+) -> None:
+    run.write_all()
+    program.wrap_rsync(before=f"cat >/dev/null; {end}")
+    ran = program.push(data, arrived)
+    assert ran.code == 75
+    assert "ended from outside" in ran.err
+    assert not (run.path / "rsync.done").exists()
+
+
 def test_an_rsync_that_dies_without_reading_its_input_fails_the_run(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

@@ -190,7 +190,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_transfer(
         wait_for(lambda: list(cluster.directory.rglob(".0_big.*")), "nothing is sent")
         deed(cluster)
         _, err = tick.communicate()
-    assert tick.returncode in (69, 75)
+    assert tick.returncode in (69, 75), err
     assert len(err.splitlines()) == 1
     assert not list(cluster.directory.rglob("0_big"))
     check_recovery(program, waiting, cluster)
@@ -210,7 +210,7 @@ def test_a_connection_that_falls_silent_is_given_up(
         for pid in frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    assert tick.returncode in (69, 75)
+    assert tick.returncode in (69, 75), err
     assert len(err.splitlines()) == 1
 
 

@@ -45,6 +45,8 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
     line = complaints[0] if complaints else silence
     if code in (1, 4):
         return transport.flags_trouble(f"rsync refuses its flags: {line}")
+    if code in _ENDED_FROM_OUTSIDE or code < 0:
+        return TryLater(f"the transfer was ended from outside: {line}; the next tick goes on")
     if code in (10, 30, 35, 255):
         return OutOfReach(f"{place} cannot be reached: {line}")
     if code in (2, 5, 12, 14, 126, 127) and transport.destination.host is not None:
@@ -54,6 +56,9 @@ def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Troubl
         )
     return RunFailed(f"rsync ended with {code}: {line}")
 
+
+# A process of rsync crashed, was killed or told to end, at either end.
+_ENDED_FROM_OUTSIDE = (15, 16, 19, 20, 137, 143)
 
 # What ssh, rsync and rrsync say, what kind of trouble it is, and what to tell the user.
 _KNOWN_TROUBLE: List[Tuple[str, Type[Trouble], str]] = [
