@@ -25,7 +25,9 @@ from tests.lab.hosts.table import HOSTS
 
 # The last ansible-core that manages a host with Python 3.6.
 FOR_OLD_PYTHON: Final = "2.16."
-# What the cluster does and refuses has nothing to do with who set it up: once is enough.
+# What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
+# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
+PARTS: Final = {"cluster": "cluster_side", "sequencers": "not cluster_side"}
 SET_UP_ONLY: Final = "not forced_command and not cluster_side"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
@@ -34,10 +36,10 @@ TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
 class Scenario:
     """Molecule's sequence with the Ansible of one virtual environment."""
 
-    def __init__(self, programs: Path, without: list[str], only: str) -> None:
+    def __init__(self, programs: Path, without: list[str], name: str, only: str) -> None:
         self.programs = programs
         self.version = core_version(programs)
-        self.lab = Lab(CHECKOUT / f".lab-{self.version}")
+        self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}")
         self.without = without if self.manages_old_python else [*without, *OLD]
         self.only = only
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
@@ -114,9 +116,11 @@ def run(programs: list[Path], without: list[str], only: str) -> int:
     """Run one scenario for each Ansible, all at once, and return the highest exit code."""
     begin = time.monotonic()
     first, *others = programs
-    quicker = f"({only}) and {SET_UP_ONLY}" if only else SET_UP_ONLY
-    scenarios = [Scenario(first, without, only)]
-    scenarios += [Scenario(folder, without, quicker) for folder in others]
+    if only:
+        scenarios = [Scenario(first, without, "chosen", only)]
+    else:
+        scenarios = [Scenario(first, without, name, part) for name, part in PARTS.items()]
+        scenarios += [Scenario(folder, without, "set-up", SET_UP_ONLY) for folder in others]
     try:
         for scenario in scenarios:
             scenario.start()

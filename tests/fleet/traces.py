@@ -10,22 +10,27 @@ from typing import Final
 
 from tests.fleet.hosts import Fleet, Machine
 
-# Written by the system at any time: logs, caches, timers, random seed, compiled Python.
+# Written by the system at any time: logs, caches, timers, random seed, compiled Python, the state
+# of Slurm, mail that has come.
 RESTLESS: Final = (
     "/data/*",
     "/etc/mtab",
     "/home/*/.ansible*",
     "/root/.ansible*",
+    "/srv/mail/*",
     "/tmp/*",
     "/var/backups/*",
     "/var/cache/*",
     "/var/lib/apt/*",
     "/var/lib/logrotate/status",
+    "/var/lib/slurm/*",
     "/var/lib/systemd/*",
     "/var/log/btmp",
     "/var/log/journal/*",
     "/var/log/lastlog",
+    "/var/log/slurm/*",
     "/var/log/wtmp",
+    "/var/spool/slurmd*",
     "/var/tmp/*",
     "*/__pycache__",
     "*/__pycache__/*",
