@@ -10,8 +10,8 @@ from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
 from ontpush.cluster.pulling import Pull, Pulled, Source
 from ontpush.engine.heartbeat import file_name
 from ontpush.engine.mark import date_text
-from ontpush.facts.names import for_json, shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.names import for_json
+from ontpush.facts.trouble import RunFailed, Trouble, run_failed
 from ontpush.facts.words import DONE, FAILED, HEARTBEAT_DIRECTORY, LOG_FAIL, NEW, SKIP_MARK, SKIPPED
 
 
@@ -89,8 +89,7 @@ def _pull(
         trouble = error
         pull.now = pull.now._replace(error=error.message)
     except OSError as error:
-        where = shown(os.fsencode(error.filename)) if error.filename else "the run"
-        trouble = RunFailed(f"{where}: {error.strerror or error}", run)
+        trouble = run_failed(error, run)
         pull.now = pull.now._replace(state=FAILED, error=trouble.message)
     if trouble:
         source.log.event(LOG_FAIL, run, trouble.message)
