@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.mailbox import Mailbox
+from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import (
@@ -172,6 +172,22 @@ def test_a_file_that_has_no_sum_yet_keeps_its_run_from_being_done(
     hashed(program, run.root)
     assert state(login) == "done"
     assert is_done(there)
+
+
+def test_a_file_that_never_gets_a_sum_fails_its_run_by_name_in_the_end(
+    program: Program, run: SimulatedRun, login: Program
+) -> None:
+    run.write_all()
+    run.late_file("left_out")
+    program.settings["exclude"] = ["left_out"]
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    login.put_clock_forward(25 * 3600)
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "left_out" in ran.err
+    login.settings["exclude"] = ["left_out"]
+    assert state(login) == "done"
 
 
 def test_a_listed_file_that_changes_is_withdrawn_before_it_is_fetched(
@@ -347,6 +363,95 @@ def test_a_state_directory_that_cannot_be_written_is_told_in_one_line(
     ran = login.run("pull", "mk1c")
     assert ran.code == 75
     assert len(ran.err.splitlines()) == 1
+
+
+# -- what the sequencer says of itself ----------------------------------------------------------
+
+
+def heartbeat(root: Path) -> Path:
+    """Where the cluster notes that the sequencer was heard."""
+    return root / "mk1c" / ".ontpush" / "mk1c.json"
+
+
+def test_a_run_that_gets_no_sums_over_there_fails_here_until_it_does(
+    program: Program, run: SimulatedRun, data: Path, login: Program, there: Path, root: Path
+) -> None:
+    run.write_all()
+    other = SimulatedRun(data, group="other", files=1)
+    other.write_all()
+    (run.path / "md5sum").mkdir()
+    assert program.run("hash", "--all", data).code == 1
+    name = str(run.path.relative_to(data))
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert ran.runs[name]["state"] == "failed"
+    assert "md5sum cannot be written" in ran.err
+    assert is_done(root / "mk1c" / other.path.relative_to(data))
+    told = {each["run"]: each for each in json.loads(heartbeat(root).read_text())["runs"]}
+    assert "md5sum cannot be written" in told[name]["error"]
+    (run.path / "md5sum").rmdir()
+    hashed(program, data)
+    assert pulled(login)[name]["state"] == "done"
+    assert is_done(there)
+
+
+def test_a_sequencer_that_takes_no_sums_any_more_is_silent_though_it_answers(
+    program: Program, run: SimulatedRun, login: Program, done: Path, root: Path, tmp_path: Path
+) -> None:
+    heard = heartbeat(root).stat().st_ctime_ns
+    assert login.run("pull").is_silent
+    assert heartbeat(root).stat().st_ctime_ns == heard
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
+        login.put_clock_forward(2 * 3600)
+        assert login.run("monitor").is_silent
+        (mail,) = mailbox.mails()
+        assert "silent: mk1c" in mail["Subject"]
+        assert "hash --all" in content(mail, "plain")
+        login.put_clock_forward(0)
+        hashed(program, run.root)
+        assert login.run("pull").is_silent
+        assert heartbeat(root).stat().st_ctime_ns > heard
+        assert login.run("monitor").is_silent
+        assert mailbox.subjects() == ["back: mk1c"]
+
+
+def test_a_sequencer_that_takes_sums_for_hours_is_not_silent(
+    program: Program, run: SimulatedRun, login: Program, done: Path
+) -> None:
+    (left,) = (run.root / ".ontpush").iterdir()
+    run.late_file("a")
+    with run.late_file("b").open("r+b") as file:
+        file.truncate(1 << 30)
+    before, rollup = left.stat().st_mtime_ns, (run.path / "md5sum").stat().st_mtime_ns
+    minutes = "import time\n_now = time.monotonic\ntime.monotonic = lambda: 10000 * _now()\n"
+    (program.modules / "sitecustomize.py").write_text(minutes)
+    with program.started("hash", *program.configured(), "--all", run.root) as process:
+        wait_for(lambda: left.stat().st_mtime_ns > before, "it does not say that it is at work")
+        assert (run.path / "md5sum").stat().st_mtime_ns == rollup
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def test_the_disk_of_a_sequencer_that_is_pulled_from_is_watched(
+    login: Program, done: Path, tmp_path: Path
+) -> None:
+    with Mailbox(tmp_path / "mail") as mailbox:
+        login.settings.update(disk_percent=0, notify=[{"url": mailbox.url, "kinds": ["disk"]}])
+        login.run("monitor")
+        assert "disk filling: mk1c" in mailbox.subjects()
+
+
+@pytest.mark.parametrize("words", ["{", "[]", '{"runs": [{"run": "../x", "state": "failed"}]}'])
+def test_what_a_sequencer_says_of_itself_may_be_anything(
+    run: SimulatedRun, login: Program, done: Path, words: str
+) -> None:
+    (left,) = (run.root / ".ontpush").iterdir()
+    left.write_text(words)
+    ran = login.run("pull")
+    assert ran.code in (0, 1)
+    assert len(ran.err.splitlines()) == ran.code
+    assert is_done(done)
 
 
 # -- hostile and out of reach -----------------------------------------------------------------

@@ -41,8 +41,8 @@ def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> It
             words.SILENT,
             name,
             "",
-            f"{name} has sent nothing for {human_time(silence)}",
-            "See whether it is switched on and reaches the cluster: run `ontpush check` on it.",
+            f"nothing has come from {name} for {human_time(silence)}",
+            _how_heard(instrument),
         )
     for errors in filter(None, (beat.errors, beat.faults)):
         yield Condition(
@@ -55,6 +55,16 @@ def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> It
             "\n".join(errors),
         )
     yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
+
+
+def _how_heard(instrument: Instrument) -> str:
+    """What to look at when an instrument is silent."""
+    if instrument.pulled:
+        return (
+            f"Run `ontpush pull {instrument.name}` here: it says why it cannot be reached. If it"
+            " can, see whether cron there still calls `ontpush hash --all`."
+        )
+    return "See whether it is switched on and reaches the cluster: run `ontpush check` on it."
 
 
 def of_unheard(instrument: Instrument, since: float, limits: Limits) -> Iterator[Condition]:

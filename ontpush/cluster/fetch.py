@@ -12,11 +12,13 @@ from ontpush.engine.transport import Transport
 from ontpush.facts.minknow import DATA_KINDS, SERVICE_DIRECTORIES
 from ontpush.facts.names import from_rsync
 from ontpush.facts.trouble import RunFailed
-from ontpush.facts.words import ROLLUP, SKIP_MARK
+from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP, SKIP_MARK
 
 
 class RollupsFetched(Call):
     """Brings every roll-up and skip mark below the source into `stage`, and drops what is gone.
+
+    And the heartbeat that the hashing over there left.
 
     Data folders and MinKNOW's own are passed over: no file of reads is looked at over there.
     """
@@ -27,6 +29,7 @@ class RollupsFetched(Call):
 
 
 def _rollup_filters() -> List[str]:
+    heartbeats = os.fsdecode(HEARTBEAT_DIRECTORY)
     names = [f"/{os.fsdecode(name)}/" for name in sorted(SERVICE_DIRECTORIES)] + ["tmp/", ".*/"]
     for kind in DATA_KINDS:
         names.append(f"{kind}/")
@@ -34,6 +37,8 @@ def _rollup_filters() -> List[str]:
             names += [f"{kind}_{part}/", f"{kind}_{part}[!A-Za-z]*/"]
     kept = [os.fsdecode(ROLLUP), os.fsdecode(SKIP_MARK)]
     return [
+        f"--include=/{heartbeats}/",
+        f"--include=/{heartbeats}/*.json",
         *(f"--exclude={name}" for name in names),
         "--include=*/",
         *(f"--include={name}" for name in kept),

@@ -30,12 +30,12 @@ def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:
     """
     found = [
         (shown(os.path.basename(path)[: -len(b".json")]), root, path)
-        for _, path in _heartbeats(root)
+        for _, path in heartbeats_in(root)
     ]
     for name in sorted(os.listdir(root)):
         base = os.path.join(root, name)
         if not name.startswith(b".") and os.path.isdir(base) and not os.path.islink(base):
-            beats = _heartbeats(base)
+            beats = heartbeats_in(base)
             if beats:
                 # A sequencer that was given another name left its old heartbeat behind.
                 found.append((shown(name), base, max(beats)[1]))
@@ -47,7 +47,7 @@ def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:
     ]
 
 
-def _heartbeats(base: bytes) -> List[Tuple[int, bytes]]:
+def heartbeats_in(base: bytes) -> List[Tuple[int, bytes]]:
     """When each heartbeat below `base` arrived, in nanoseconds, and its path.
 
     Where the place of the heartbeats cannot be read it stands for one: reading it will tell why.

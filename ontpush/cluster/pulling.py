@@ -7,7 +7,7 @@ were read and have it; what is to be fetched anew leaves the roll-up first; the 
 import contextlib
 import os
 import time
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import vouched
@@ -266,24 +266,37 @@ class Pull:
         found = vouched(self._source.base, self._run)
         if found and found.rollup == self.now.rollup and not self._was_corrupt:
             self.now = self.now._replace(state=words.DONE)
-        elif self._is_complete(frozenset(wanted)):
+            return
+        unlike = self._unlike(frozenset(wanted))
+        if not unlike:
             self._mark()
+        elif self._idle() >= self._source.stall_seconds:
+            raise FileFailed(
+                f"{shown(min(unlike))}: is over there, and its sum is not, for"
+                f" {human_time(self._idle())}; does `ontpush hash` leave it out? Then let `exclude`"
+                " here do so too",
+                self._run,
+            )
+
+    def _idle(self) -> float:
+        """Seconds since the sequencer wrote the roll-up."""
+        return time.time() - self._changed_at
 
     def _rest(self) -> None:
-        idle = time.time() - self._changed_at
+        idle = self._idle()
         state = words.STALLED if idle >= self._source.stall_seconds else words.WAITING
         if state == words.STALLED and not (self._before and self._before.state == words.STALLED):
             self._log(words.LOG_STALL, f"no final summary, no new sum for {human_time(idle)}")
         self.now = self.now._replace(state=state)
 
-    def _is_complete(self, wanted: FrozenSet[bytes]) -> bool:
-        """A fresh look at the sequencer: nothing there is new, changed or without a sum."""
+    def _unlike(self, wanted: FrozenSet[bytes]) -> Set[bytes]:
+        """A fresh look at the sequencer: what there is new, changed, gone or without a sum."""
         source = self._source
         look = fresh_look(source.transport, source.base, self._run)
         excluded = exclusion(source.exclude)
         unknown = (look.same | look.different) - wanted
-        is_known = all(_is_own(path, wanted) or excluded(path) for path in unknown)
-        return is_known and wanted <= look.same
+        unlisted = {path for path in unknown if not _is_own(path, wanted) and not excluded(path)}
+        return unlisted | (wanted - look.same)
 
     def _mark(self) -> None:
         now = time.time()

@@ -1,18 +1,18 @@
 """One tick for one sequencer that is pulled from: its roll-ups, every run, its heartbeat."""
 
 import os
-import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ontpush import __version__
 from ontpush.cluster.fetch import fetch_rollups, staged_runs
+from ontpush.cluster.fleet import heartbeats_in
+from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
 from ontpush.cluster.pulling import Pull, Pulled, Source
-from ontpush.engine.heartbeat import file_name
+from ontpush.engine.heartbeat import file_name, heartbeat_facts, heartbeat_name
 from ontpush.engine.mark import date_text
 from ontpush.facts.names import for_json
 from ontpush.facts.trouble import RunFailed, Trouble, run_failed
-from ontpush.facts.words import DONE, FAILED, HEARTBEAT_DIRECTORY, LOG_FAIL, NEW, SKIP_MARK, SKIPPED
+from ontpush.facts.words import DONE, FAILED, LOG_FAIL, NEW, SKIP_MARK, SKIPPED
 
 
 class RunPulled(NamedTuple):
@@ -55,8 +55,35 @@ def pull_all(source: Source, state: bytes) -> Tour:
     there = {for_json(each.run): each.pulled for each in tour.runs}
     if there != before:
         _save(memory, there)
-    _beat(source, tour)
+    left = _left_heartbeat(source, stage, tour)
+    _beat(source, tour, left)
     return tour
+
+
+def _left_heartbeat(source: Source, stage: bytes, tour: Tour) -> Optional[Heartbeat]:
+    """What the sequencer says of itself, if anything; the runs that failed there fail here."""
+    found = heartbeats_in(stage)
+    if not found:
+        return None
+    try:
+        left = read_heartbeat(max(found)[1])
+    except BadHeartbeat as error:
+        tour.troubles.append(RunFailed(f"what it says of itself cannot be read: {error}"))
+        return None
+    for run, facts in left.runs.items():
+        if facts.state == FAILED:
+            _fail(source, run, f"no sums over there: {facts.error}", tour)
+    return left
+
+
+def _fail(source: Source, run: bytes, why: str, tour: Tour) -> None:
+    source.log.event(LOG_FAIL, run, why)
+    tour.troubles.append(RunFailed(why, run))
+    places = [place for place, each in enumerate(tour.runs) if each.run == run]
+    turn = tour.runs.pop(places[0]) if places else RunPulled(run, Pulled("", NEW), 0, 0)
+    if turn.pulled.error:
+        why = f"{turn.pulled.error}; {why}"
+    tour.runs.append(turn._replace(pulled=turn.pulled._replace(state=FAILED, error=why)))
 
 
 def _hidden(source: Source, why: str) -> Trouble:
@@ -112,8 +139,12 @@ def run_facts(each: RunPulled) -> Dict[str, Any]:
     }
 
 
-def _beat(source: Source, tour: Tour) -> None:
-    """Say that the sequencer was heard, in the place and form in which one that pushes does."""
+def _beat(source: Source, tour: Tour, left: Optional[Heartbeat]) -> None:
+    """Say that the sequencer was heard, in the place and form in which one that pushes does.
+
+    One that says nothing new of itself, and has nothing new for us, takes no sums any more: it
+    answers, and is silent all the same.
+    """
     runs = []
     for each in tour.runs:
         facts = run_facts(each)
@@ -123,15 +154,18 @@ def _beat(source: Source, tour: Tour) -> None:
             first_sent_at=each.pulled.first_at,
         )
         runs.append(facts)
-    heartbeat = {
-        "instrument": source.name,
-        "version": __version__,
-        "time": date_text(time.time()),
-        "exit_code": 1 if tour.troubles else 0,
-        "errors": [each.message for each in tour.troubles if each.run is None],
-        "runs": runs,
-    }
-    write_json(os.path.join(source.base, HEARTBEAT_DIRECTORY, file_name(source.name)), heartbeat)
+    errors = [each.message for each in tour.troubles if each.run is None]
+    heartbeat = heartbeat_facts(source.name, 1 if tour.troubles else 0, errors, runs)
+    if left:
+        heartbeat.update(
+            free_bytes=left.free_bytes,
+            total_bytes=left.total_bytes,
+            left_at=date_text(left.arrived_at),
+        )
+    path = os.path.join(source.base, heartbeat_name(source.name))
+    before = read_json(path)
+    if left is None or dict(heartbeat, time=before.get("time")) != before:
+        write_json(path, heartbeat)
 
 
 def _load(path: bytes) -> Dict[str, Pulled]:

@@ -5,7 +5,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, open_run
-from ontpush.engine.hashing import Hashing, file_trouble, sum_files
+from ontpush.engine.hashing import Hashing, OnFile, file_trouble, sum_files
+from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
 from ontpush.engine.ledger import Ledger, RunRecord, damage_set_aside, open_ledger
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
@@ -14,9 +15,9 @@ from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
 from ontpush.engine.stock import take_stock, unreadable_paths
-from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
+from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
-from ontpush.facts.words import LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK
+from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir
 
@@ -32,6 +33,7 @@ class _Work(NamedTuple):
     how: Hashing
     log: EventLog
     progress: Progress
+    on_file: OnFile
 
 
 class _Hashed(NamedTuple):
@@ -44,24 +46,36 @@ class _Hashed(NamedTuple):
 def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     """Hash the runs named, or with `all` every run below the one directory named."""
     troubles: List[Trouble] = []
-    founds = _below(settings, troubles) if settings["all"] else _named(settings)
+    source = _source(settings) if settings["all"] else None
+    founds = _below(source, troubles) if source else _named(settings)
+    heartbeat = LeftHeartbeat(source, settings["instrument"]) if source else None
     state = state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
     courteous(settings, log)
     with only_one(state):
         ledger = open_ledger(state)
+        progress = Progress(state, show)
+
+        def on_file(files: int, size: int) -> None:
+            progress.advance(files, size)
+            if heartbeat:
+                heartbeat.touch()
+
         with ledger, damage_set_aside(ledger):
             work = _Work(
                 ledger,
                 Rules(settings["settle"], exclusion(settings["exclude"])),
                 Hashing(settings["jobs"], settings["sidecars"] is not False),
                 log,
-                Progress(state, show),
+                progress,
+                on_file,
             )
             try:
                 hashed = list(_hash_each(work, founds, troubles))
             finally:
-                work.progress.end()
+                progress.end()
+        if heartbeat and source:
+            heartbeat.leave(1 if troubles else 0, _runs_left(source, hashed, troubles))
     return Result(
         "hash",
         lambda: {"runs": [_facts(each) for each in hashed]},
@@ -76,14 +90,17 @@ def _named(settings: Mapping[str, Any]) -> List[Found]:
     return [open_run(from_argument(word)) for word in settings["words"]]
 
 
-def _below(settings: Mapping[str, Any], troubles: List[Trouble]) -> Iterator[Found]:
+def _source(settings: Mapping[str, Any]) -> bytes:
     if len(settings["words"]) > 1:
         raise WrongCall("--all takes one directory, that of all runs")
     place = dict(settings)
     if settings["words"]:
         place.update(source=settings["words"][0], by_flag=frozenset(["source"]))
+    return existing_source(place)
 
-    for found in find_runs(existing_source(place), troubles.append):
+
+def _below(source: bytes, troubles: List[Trouble]) -> Iterator[Found]:
+    for found in find_runs(source, troubles.append):
         if all(entry.name != SKIP_MARK for entry in found.entries):
             yield found
 
@@ -111,7 +128,7 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
     work.progress.begin(found.path, "hashing", record.files, record.bytes)
     trouble = unreadable_paths(look, found.path) if look else []
     for files in slices(ledger.unsummed, record.id):
-        trouble += sum_files(ledger, found.path, files, work.how, work.progress.advance)[1]
+        trouble += sum_files(ledger, found.path, files, work.how, work.on_file)[1]
     _write_rollup(ledger, record)
     if trouble:
         raise file_trouble(found.path, trouble, "the other files have their sums")
@@ -132,6 +149,18 @@ def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
         write_whole(os.path.join(record.path, ROLLUP), lines())
     except OSError as error:
         raise unwritten(ROLLUP, error, record.path) from error
+
+
+def _runs_left(
+    source: bytes, hashed: List[_Hashed], troubles: List[Trouble]
+) -> List[Dict[str, Any]]:
+    """How the runs stand, for whoever pulls; those in trouble by what it was."""
+    failed = [
+        {"run": for_json(below(each.run, source)), "state": FAILED, "error": each.message}
+        for each in troubles
+        if each.run
+    ]
+    return failed + [run_facts(each.record, source) for each in hashed]
 
 
 def _facts(hashed: _Hashed) -> Dict[str, Any]:

@@ -1,8 +1,10 @@
 """The heartbeat, `DEST/.ontpush/HOST.json`: how this instrument and its runs stand.
 
 Beside it lies `HOST.bell`, which the cluster rings to be asked what it wants: see `asked`.
+A sequencer that only hashes leaves its heartbeat at home, where the cluster comes by for it.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,10 +16,13 @@ from ontpush.engine.complaints import why_not
 from ontpush.engine.deliver import exchange
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.mark import date_text
+from ontpush.engine.rollup import write_whole
 from ontpush.engine.tick import Tick
-from ontpush.facts.names import below, for_json
-from ontpush.facts.trouble import RunFailed
+from ontpush.facts.names import below, for_json, shown
+from ontpush.facts.trouble import RunFailed, unwritable
 from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY
+
+_TOUCH_SECONDS = 60.0
 
 
 def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
@@ -39,25 +44,78 @@ def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> bool:
 
     Whether the bell beside it had been rung: the empty one that goes along has silenced it.
     """
-    disk = os.statvfs(tick.source)
     records: List[RunRecord] = tick.ledger.runs(tick.source)
-    facts = {
-        "instrument": tick.instrument,
-        "version": __version__,
-        "time": date_text(time.time()),
-        "exit_code": exit_code,
-        "free_bytes": disk.f_bavail * disk.f_frsize,
-        "total_bytes": disk.f_blocks * disk.f_frsize,
-        "errors": errors,
-        "runs": [_facts(record, tick.source) for record in records],
-    }
-    name = HEARTBEAT_DIRECTORY + b"/" + file_name(tick.instrument)
+    runs = [_facts(record, tick.source) for record in records]
+    facts = heartbeat_facts(tick.instrument, exit_code, errors, runs)
+    facts.update(_disk(tick.source))
+    name = heartbeat_name(tick.instrument)
     bell = bell_of(name)
-    files = {name: json.dumps(facts).encode() + b"\n", bell: b""}
+    files = {name: _line(facts), bell: b""}
     sent = exchange(tick.transport, tick.outbox, files)
     if name not in sent.arrived:
         raise RunFailed(f"it did not arrive: {why_not([])}")
     return bell in sent.replaced
+
+
+class LeftHeartbeat:
+    """The heartbeat of a sequencer that sends nothing, SRC/.ontpush/HOST.json.
+
+    While a call is at work it is touched now and then: it tells that sums are being taken.
+    """
+
+    def __init__(self, source: bytes, instrument: str) -> None:
+        self._source = source
+        self._instrument = instrument
+        self._path = os.path.join(source, heartbeat_name(instrument))
+        self._touched_at = time.monotonic()
+
+    def leave(self, exit_code: int, runs: List[Dict[str, Any]]) -> None:
+        """Write how the call left its runs. Trouble."""
+        facts = heartbeat_facts(self._instrument, exit_code, [], runs)
+        facts.update(_disk(self._source))
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            write_whole(self._path, [_line(facts)])
+        except OSError as error:
+            raise unwritable(shown(self._path), error, "let this user write there") from error
+
+    def touch(self, *_: int) -> None:
+        """Tell that the work goes on, at most once a minute."""
+        if time.monotonic() - self._touched_at > _TOUCH_SECONDS:
+            self._touched_at = time.monotonic()
+            with contextlib.suppress(FileNotFoundError):  # the first call has not left one yet
+                os.utime(self._path)
+
+
+def heartbeat_facts(
+    instrument: str, exit_code: int, errors: List[str], runs: List[Dict[str, Any]]
+) -> Dict[str, Any]:
+    """What every heartbeat holds; `errors` are those of no single run."""
+    return {
+        "instrument": instrument,
+        "version": __version__,
+        "time": date_text(time.time()),
+        "exit_code": exit_code,
+        "errors": errors,
+        "runs": runs,
+    }
+
+
+def _disk(source: bytes) -> Dict[str, int]:
+    disk = os.statvfs(source)
+    return {
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+        "total_bytes": disk.f_blocks * disk.f_frsize,
+    }
+
+
+def _line(facts: Dict[str, Any]) -> bytes:
+    return json.dumps(facts).encode() + b"\n"
+
+
+def heartbeat_name(instrument: str) -> bytes:
+    """Where its heartbeat lies below a destination, or below its source."""
+    return HEARTBEAT_DIRECTORY + b"/" + file_name(instrument)
 
 
 def bell_of(heartbeat: bytes) -> bytes:

@@ -205,6 +205,7 @@ def test_an_instrument_switched_to_pull_is_fetched_from_and_told_the_same(
     assert pushed.code == 0, pushed.out
     assert sources(monitored) == []
     assert "ontpush pull" not in monitored.cluster.root("crontab -u seqdata -l")
+    assert not sequencer.holds("/data/.ontpush")
 
 
 def sources(fleet: Fleet) -> list[str]:
