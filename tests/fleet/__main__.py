@@ -26,12 +26,8 @@ from tests.lab.hosts.table import HOSTS
 # The last ansible-core that manages a host with Python 3.6.
 FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
-# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own. Silence
-# and the switch to pull take ten more: `--only cluster_side` runs all of it.
-PARTS: Final = {
-    "cluster": "cluster_side and not (cut_off or pull or no_other or leaves_nothing)",
-    "sequencers": "not cluster_side",
-}
+# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
+PARTS: Final = {"cluster": "cluster_side", "sequencers": "not cluster_side"}
 SET_UP_ONLY: Final = "not forced_command and not cluster_side"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)

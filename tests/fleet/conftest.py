@@ -11,8 +11,6 @@ from tests.lab.hosts.table import SEQUENCERS
 
 # The fleet is one, so are the tests: what a file leaves behind, the next one finds.
 LAST = "test_removal"
-# The cluster does the same for every sequencer, and takes minutes of cron each time.
-WITH_ONE = "test_cluster_side"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,8 +25,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             names = [machine.name for machine in Fleet(lab(metafunc.config)).sequencers]
         except FileNotFoundError:
             names = [host.name for host in SEQUENCERS]
-        if metafunc.module.__name__.endswith(WITH_ONE):
-            del names[1:]
         metafunc.parametrize("sequencer", names, indirect=True)
 
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -107,58 +107,62 @@ def verified(fleet: Fleet, machine: Machine, run: str) -> bool:
     return "verified" in fleet.cluster.root(script)
 
 
-def test_a_run_is_pushed_verified_in_slurm_followed_and_told_by_mail(
-    monitored: Fleet, sequencer: Machine, tmp_path: Path
-) -> None:
-    run = write(sequencer, tmp_path, "by push")
-    name = f"{run.rpartition('/')[2]} ({sequencer.name})"
-    wait_for(lambda: verified(monitored, sequencer, run), "it is not verified", PATIENCE)
-    wait_for(lambda: mails(monitored, f"verified: {name}"), "no mail comes", PATIENCE)
-    (mail,) = mails(monitored, f"verified: {name}")
-    for word in ("text/plain", "text/html", "lab@example.org", "To do", "<table>", "FBA12345"):
-        assert word in mail
-    place = f"{RUNS}/{sequencer.name}/{run}"
-    wait_for(
-        lambda: place in monitored.cluster.root("cat /home/seqdata/followed || true"),
-        "the hook is not started",
-        PATIENCE,
-    )
+class Scene(NamedTuple):
+    """What is under way on all hosts at once, for each step takes minutes of cron.
+
+    `pushing` has two runs, in one of which a bit is turned at the cluster once it is done; `cut`
+    is cut off the network until `joined` is closed; `read` is pulled from.
+    """
+
+    pushing: Machine
+    pushed: str
+    turned: str
+    victim: str
+    cut: Machine
+    joined: contextlib.ExitStack
+    read: Machine
+    pulled: str
 
 
-def test_a_turned_bit_is_named_mended_by_the_next_ticks_and_told(
-    monitored: Fleet, sequencer: Machine, tmp_path: Path
-) -> None:
-    cluster = monitored.cluster
+@pytest.fixture(scope="module")
+def scene(monitored: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Everything begun; what comes of it is for the tests to wait for."""
+    cluster, pushing, cut, read = monitored.cluster, *three_of(monitored.sequencers)
+    played = monitored.play("site", "--limit", read.name, "-e", "ontpush_pull=true", *variables())
+    assert played.code == 0, played.out
+    wait_for(lambda: heard(monitored, cut), f"{cut.name} is not heard", PATIENCE)
+    # Nothing is verified before the bit is turned.
     cluster.root("scontrol update PartitionName=short State=DOWN")
-    run = write(sequencer, tmp_path, "with a bit")
-    name = f"{run.rpartition('/')[2]} ({sequencer.name})"
-    place = f"{RUNS}/{sequencer.name}/{run}"
-    wait_for(lambda: monitored.arrived(sequencer, run), "it is not done", PATIENCE)
-    victim = cluster.root(f"cd '{place}' && ls pod5_pass/* | head -n 1").strip()
-    turn = f"import os; p = '{place}/{victim}'; s = os.stat(p); f = open(p, 'r+b'); b = f.read(1)"
+    pushed, turned, pulled = (
+        write(machine, tmp_path_factory.mktemp("run"), sample)
+        for machine, sample in ((pushing, "by push"), (pushing, "with a bit"), (read, "by pull"))
+    )
+    with contextlib.ExitStack() as joined:
+        joined.enter_context(cut_off(cut))
+        wait_for(lambda: monitored.arrived(pushing, turned), "it is not done", PATIENCE)
+        victim = turn_a_bit(cluster, f"{RUNS}/{pushing.name}/{turned}")
+        cluster.root("scontrol update PartitionName=short State=UP")
+        yield Scene(pushing, pushed, turned, victim, cut, joined, read, pulled)
+
+
+def three_of(machines: list[Machine]) -> tuple[Machine, Machine, Machine]:
+    """Three sequencers; of two, the second twice: cut off, it is pulled from later."""
+    first, second, *others = machines
+    return first, second, others[0] if others else second
+
+
+def heard(fleet: Fleet, machine: Machine) -> bool:
+    """Whether a heartbeat of a sequencer has come."""
+    return fleet.cluster.holds(f"{RUNS}/{machine.name}/.ontpush/{machine.name}.json")
+
+
+def turn_a_bit(cluster: Machine, run: str) -> str:
+    """Damage a file of a run at the cluster, its size and time as they were; its path there."""
+    victim = cluster.root(f"cd '{run}' && ls pod5_pass/* | head -n 1").strip()
+    turn = f"import os; p = '{run}/{victim}'; s = os.stat(p); f = open(p, 'r+b'); b = f.read(1)"
     turn += "; f.seek(0); f.write(bytes([b[0] ^ 1])); f.close(); os.utime(p, ns=(0, s.st_mtime_ns))"
     cluster.root(f'python3 -c "{turn}"')
-    cluster.root("scontrol update PartitionName=short State=UP")
-    wait_for(lambda: mails(monitored, f"verification failed: {name}"), "no mail", PATIENCE)
-    (mail,) = mails(monitored, f"verification failed: {name}")
-    assert victim in mail
-    assert not verified(monitored, sequencer, run)
-    wait_for(lambda: mails(monitored, f"mended, verified: {name}"), "no mail", PATIENCE)
-    assert verified(monitored, sequencer, run)
-    assert len(mails(monitored, f"verification failed: {name}")) == 1
-
-
-def test_a_sequencer_cut_off_the_network_is_told_once_and_once_when_it_is_back(
-    monitored: Fleet, sequencer: Machine
-) -> None:
-    silent, back = f"silent: {sequencer.name}", f"back: {sequencer.name}"
-    before = len(mails(monitored, silent)), len(mails(monitored, back))
-    with cut_off(sequencer):
-        wait_for(lambda: len(mails(monitored, silent)) > before[0], "no mail", PATIENCE)
-        wait_for_ticks(monitored, 2)
-    wait_for(lambda: len(mails(monitored, back)) > before[1], "no mail", PATIENCE)
-    assert len(mails(monitored, silent)) == before[0] + 1
-    assert len(mails(monitored, back)) == before[1] + 1
+    return victim
 
 
 @contextlib.contextmanager
@@ -173,6 +177,18 @@ def cut_off(machine: Machine) -> Iterator[None]:
         subprocess.run([*link, "up"], check=True)
 
 
+def test_a_sequencer_cut_off_the_network_is_told_once_and_once_when_it_is_back(
+    monitored: Fleet, scene: Scene
+) -> None:
+    silent, back = f"silent: {scene.cut.name}", f"back: {scene.cut.name}"
+    wait_for(lambda: mails(monitored, silent), "no mail", PATIENCE)
+    wait_for_ticks(monitored, 2)
+    scene.joined.close()
+    wait_for(lambda: mails(monitored, back), "no mail", PATIENCE)
+    assert len(mails(monitored, silent)) == 1
+    assert len(mails(monitored, back)) == 1
+
+
 def wait_for_ticks(fleet: Fleet, count: int) -> None:
     """Return when cron at the cluster has called the monitor so many times more."""
 
@@ -184,28 +200,58 @@ def wait_for_ticks(fleet: Fleet, count: int) -> None:
     wait_for(lambda: ticks() >= before + count, "cron does not call the monitor", PATIENCE)
 
 
-def test_an_instrument_switched_to_pull_is_fetched_from_and_told_the_same(
-    monitored: Fleet, sequencer: Machine, tmp_path: Path
+def test_a_run_is_pushed_verified_in_slurm_followed_and_told_by_mail(
+    monitored: Fleet, scene: Scene
 ) -> None:
-    pulled = monitored.play(
-        "site", "--limit", sequencer.name, "-e", "ontpush_pull=true", *variables()
+    mail = mail_of_verified(monitored, scene.pushing, scene.pushed)
+    for word in ("text/plain", "text/html", "lab@example.org", "To do", "<table>", "FBA12345"):
+        assert word in mail
+    place = f"{RUNS}/{scene.pushing.name}/{scene.pushed}"
+    wait_for(
+        lambda: place in monitored.cluster.root("cat /home/seqdata/followed || true"),
+        "the hook is not started",
+        PATIENCE,
     )
-    try:
-        assert pulled.code == 0, pulled.out
-        assert sources(monitored) == [sequencer.name]
-        run = write(sequencer, tmp_path, "by pull")
-        name = f"{run.rpartition('/')[2]} ({sequencer.name})"
-        wait_for(lambda: verified(monitored, sequencer, run), "it is not verified", PATIENCE)
-        wait_for(lambda: mails(monitored, f"verified: {name}"), "no mail comes", PATIENCE)
-        (mail,) = mails(monitored, f"verified: {name}")
-        assert "text/html" in mail
-        assert not sequencer.holds(f"/data/{run}/rsync.done")
-    finally:
-        pushed = monitored.play("site", "--limit", sequencer.name, *variables())
-    assert pushed.code == 0, pushed.out
+
+
+def mail_of_verified(fleet: Fleet, machine: Machine, run: str, what: str = "verified") -> str:
+    """The one mail that tells that a run is, and is right to."""
+    subject = f"{what}: {run.rpartition('/')[2]} ({machine.name})"
+    wait_for(lambda: verified(fleet, machine, run), "it is not verified", PATIENCE)
+    wait_for(lambda: mails(fleet, subject), "no mail comes", PATIENCE)
+    (mail,) = mails(fleet, subject)
+    return mail
+
+
+def test_a_turned_bit_is_named_mended_by_the_next_ticks_and_told(
+    monitored: Fleet, scene: Scene
+) -> None:
+    subject = f"verification failed: {scene.turned.rpartition('/')[2]} ({scene.pushing.name})"
+    wait_for(lambda: mails(monitored, subject), "no mail", PATIENCE)
+    assert mail_of_verified(monitored, scene.pushing, scene.turned, "mended, verified")
+    (mail,) = mails(monitored, subject)
+    assert scene.victim in mail
+    log = "/home/seqdata/.local/state/ontpush/ontpush.log"
+    lines = monitored.cluster.root(f"grep -F '{scene.turned}' {log}").splitlines()
+    words = [line.split()[1] for line in lines]
+    assert words.index("FAIL") < words.index("MARK")
+    assert words.count("MARK") == 1
+
+
+def test_a_run_of_an_instrument_switched_to_pull_is_fetched_verified_and_told_the_same(
+    monitored: Fleet, scene: Scene
+) -> None:
+    assert sources(monitored) == [scene.read.name]
+    assert "text/html" in mail_of_verified(monitored, scene.read, scene.pulled)
+    assert not scene.read.holds(f"/data/{scene.pulled}/rsync.done")
+
+
+def test_switched_back_to_push_it_is_read_no_more(monitored: Fleet, scene: Scene) -> None:
+    played = monitored.play("site", "--limit", scene.read.name, *variables())
+    assert played.code == 0, played.out
     assert sources(monitored) == []
     assert "ontpush pull" not in monitored.cluster.root("crontab -u seqdata -l")
-    assert not sequencer.holds("/data/.ontpush")
+    assert not scene.read.holds("/data/.ontpush")
 
 
 def sources(fleet: Fleet) -> list[str]:
