@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,18 @@ def test_status_gives_the_source_for_programs_as_it_is(
     SimulatedRun(source, files=1).write_all()
     program.pushed(source, arrived)
     assert program.run("status", "--json").runs.popitem()[1]["source"] == str(source)
+
+
+def test_status_shows_what_was_hashed_below_its_source_or_by_its_whole_path(
+    program: Program, data: Path
+) -> None:
+    below, alone, gone = (
+        SimulatedRun(data / place, group=place, files=1).write_all()
+        for place in ("below", "alone", "below/gone")
+    )
+    program.run("hash", alone)
+    program.run("hash", "--all", data / "below")
+    shutil.rmtree(gone)
+    program.run("hash", "--all", data / "below")
+    names = [line.split()[6] for line in program.run("status").out.splitlines()[1:]]
+    assert names == [str(alone), str(below.relative_to(data / "below"))]

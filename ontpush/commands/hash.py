@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, open_run
+from ontpush.engine.gone import note_gone
 from ontpush.engine.hashing import Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
 from ontpush.engine.ledger import Ledger, RunRecord, damage_set_aside, open_ledger
@@ -34,6 +35,7 @@ class _Work(NamedTuple):
     log: EventLog
     progress: Progress
     on_file: OnFile
+    source: Optional[bytes]
 
 
 class _Hashed(NamedTuple):
@@ -69,11 +71,16 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 log,
                 progress,
                 on_file,
+                source,
             )
             try:
                 hashed = list(_hash_each(work, founds, troubles))
             finally:
                 progress.end()
+            if source:
+                seen = {each.record.path for each in hashed}
+                unseen = [each for each in ledger.runs(source) if each.path not in seen]
+                note_gone(ledger, unseen, sure=False)
         if heartbeat and source:
             heartbeat.leave(1 if troubles else 0, _runs_left(source, hashed, troubles))
     return Result(
@@ -123,6 +130,9 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
     ledger = work.ledger
     with ledger.writing():
         record = ledger.run(found.path) or ledger.add_run(found.path)
+        if work.source and (record.source is None or record.gone_at):
+            record = record._replace(source=work.source, gone_at=None)
+            ledger.update_run(record)
     known = ledger.tokens_of(record.id)
     look, record = take_stock(ledger, work.rules, record, found, known, full=True)
     work.progress.begin(found.path, "hashing", record.files, record.bytes)

@@ -96,6 +96,7 @@ def _row(record: RunRecord, facts: Dict[str, Any]) -> List[str]:
         "{:,}".format(facts["files"]),
         human_size(facts["bytes"]),
         _percent(facts),
-        shown(os.path.relpath(record.path, record.source or b"/")),
+        # One that was hashed alone, by its name, is below no source.
+        shown(os.path.relpath(record.path, record.source) if record.source else record.path),
         "; ".join(remarks),
     ]

@@ -1,11 +1,11 @@
 """One round over all runs below the source: a visit to each, and the heartbeat at the end."""
 
 import os
-import time
 from typing import List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
+from ontpush.engine.gone import note_gone
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
@@ -55,7 +55,7 @@ def go_round(tick: Tick) -> Round:
         reports.append(report)
         if _has_rested(record, report.record):
             rested.append(report.record)
-    _note_gone(tick, list(records.values()), sure=not troubles)
+    _tell_gone(tick, note_gone(tick.ledger, records.values(), sure=not troubles))
     if reachable:
         troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
@@ -99,15 +99,7 @@ def _visit(
     return RunReport(visit.record, visit.carried.files, visit.carried.bytes), troubles
 
 
-def _note_gone(tick: Tick, records: List[RunRecord], sure: bool) -> None:
-    """Runs that the ledger knows and the search did not find: their directories are gone."""
-    gone = [record for record in records if sure or not os.path.lexists(record.path)]
-    if not gone:
-        return
-    with tick.ledger.writing():
-        for record in gone:
-            tick.ledger.update_run(record._replace(gone_at=int(time.time())))
-        tick.ledger.drop_long_gone(time.time())
+def _tell_gone(tick: Tick, gone: List[RunRecord]) -> None:
     for record in gone:
         if record.state not in (DONE, SKIPPED):
             relative = os.path.relpath(record.path, tick.source)
