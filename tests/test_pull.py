@@ -16,6 +16,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
+from tests.lab.small_disk import SmallDisk
 from tests.program import (
     RSYNC,
     Program,
@@ -306,10 +307,12 @@ def test_sidecars_and_skip_marks_are_understood(
 ) -> None:
     assert list(run.path.rglob("*.md5"))
     assert not list(done.rglob("*.md5"))
-    (run.path / "rsync.skip").write_text("no\n")
+    program.run("skip", run.path, "no")
+    hashed(program, run.root)
     assert state(login) == "skipped"
-    (run.path / "rsync.skip").unlink()
-    assert state(login) in ("done", "sending")
+    program.run("retry", run.path)
+    hashed(program, run.root)
+    assert state(login) == "done"
 
 
 def test_counts_that_do_not_match_are_told(
@@ -341,7 +344,7 @@ def test_what_cannot_be_read_over_there_is_told_and_the_rest_is_fetched(
     hashed(program, run.root)
     login.put_program(
         "rsync",
-        f'{RSYNC} "$@"; code=$?\ncase " $* " in *" --delete "*)'
+        f'{RSYNC} "$@"; code=$?\ncase " $* " in *" --files-from=- "*/pull/mk1c/" ")'
         ' echo "rsync: [sender] opendir \\"/data/locked\\" failed: Permission denied (13)" >&2\n'
         "exit 23;; esac\nexit $code",
     )
@@ -363,6 +366,210 @@ def test_a_state_directory_that_cannot_be_written_is_told_in_one_line(
     ran = login.run("pull", "mk1c")
     assert ran.code == 75
     assert len(ran.err.splitlines()) == 1
+
+
+# -- what is not as it was listed -------------------------------------------------------------
+
+
+def test_a_tick_killed_while_a_corrupt_copy_is_mended_is_made_good_by_the_next(
+    done: Path, login: Program
+) -> None:
+    turn_a_bit(next(done.glob("pod5_pass/*")))
+    assert login.run("monitor").code == 1
+    kill = "kill -9 -$(ps -o pgid= $PPID | tr -d ' ')"
+    login.wrap_rsync(
+        before=f'case " $* " in *"mk1c/ "*files-from*|*files-from*"mk1c/ ") {kill};; esac'
+    )
+    login.within = ["setsid", "-w"]
+    login.call("pull", *login.configured(), "mk1c")
+    login.kill_all()
+    login.within = []
+    (login.programs / "rsync").unlink()
+    assert not is_done(done)
+    assert state(login) == "done"
+    assert is_done(done)
+    assert login.run("monitor").is_silent
+    assert is_verified(done)
+
+
+def test_a_roll_up_here_that_was_cut_short_is_made_whole_again(done: Path, login: Program) -> None:
+    lines = (done / "md5sum").read_bytes().splitlines(keepends=True)
+    (done / "md5sum").write_bytes(b"".join(lines[:2]))
+    assert state(login) == "done"
+    assert is_done(done)
+    assert (done / "md5sum").read_bytes().splitlines(keepends=True) == lines
+
+
+def test_what_is_lost_at_both_ends_keeps_its_sum_and_is_told_until_it_is_back(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    victim = next(done.glob("pod5_pass/*"))
+    over_there = run.path / victim.relative_to(done)
+    over_there.unlink()
+    over_there.with_name(over_there.name + ".md5").unlink()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    content = victim.read_bytes()
+    victim.unlink()
+    assert login.run("monitor").code == 1
+    marked = (done / "rsync.done").read_text()
+    for _ in range(2):
+        ran = login.run("pull")
+        assert ran.code == 1
+        assert victim.name in ran.err
+        assert (done / "rsync.done").read_text() == marked
+        assert victim.name in (done / "md5sum").read_text()
+    login.put_clock_forward(25 * 3600)
+    assert login.run("monitor").code == 1
+    victim.write_bytes(content)
+    login.put_clock_forward(50 * 3600)
+    assert login.run("monitor").is_silent
+    assert is_verified(done)
+    assert state(login) == "done"
+
+
+def test_what_is_lost_here_alone_is_fetched_when_its_run_is_opened_again(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    next(done.glob("pod5_pass/*")).unlink()
+    run.late_file("late")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(done)
+
+
+@pytest.mark.parametrize("where", ["there", "here"])
+def test_a_file_that_was_only_touched_does_not_keep_its_run_from_being_done(
+    program: Program, run: SimulatedRun, login: Program, there: Path, where: str
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    os.utime(next((run.path if where == "there" else there).glob("pod5_pass/*")), (1e9, 1e9))
+    run.finish()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+def test_what_lies_in_the_way_here_is_named_and_left(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    first = run.late_file("extra")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    first.unlink()
+    first.with_name("extra.md5").unlink()
+    run.late_file("extra/inner.pod5")
+    hashed(program, run.root)
+    login.run("pull")
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "extra lies in the way here" in ran.err
+    assert (there / "extra").is_file()
+    assert is_done(there)
+    (there / "extra").unlink()
+    assert "extra: missing" in login.run("pull").err
+    sums = (there / "md5sum").read_text().splitlines(keepends=True)
+    (there / "md5sum").write_text("".join(line for line in sums if "  extra\n" not in line))
+    assert state(login) == "done"
+    assert is_done(there)
+    assert (there / "extra" / "inner.pod5").is_file()
+
+
+def test_a_link_here_in_the_place_of_a_folder_is_neither_followed_nor_replaced(
+    program: Program, done: Path, run: SimulatedRun, login: Program, tmp_path: Path
+) -> None:
+    (done / "pod5_pass").rename(tmp_path / "elsewhere")
+    (done / "pod5_pass").symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    run.late_file("pod5_pass/late.pod5")
+    hashed(program, run.root)
+    login.run("pull")
+    assert "pod5_pass lies in the way here" in login.run("pull").err
+    assert (done / "pod5_pass").is_symlink()
+    assert snapshot(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "sha256"])
+def test_what_fetching_does_not_mend_is_not_fetched_again_and_again(
+    program: Program, data: Path, login: Program, root: Path, name: str
+) -> None:
+    run = SimulatedRun(data, files=1, hashes=name == "sha256")
+    run.write_all()
+    if name == "sha256":
+        next(run.path.glob("fastq_pass/*")).write_bytes(b"other than MinKNOW wrote")
+    hashed(program, data)
+    assert state(login) == "done"
+    there = root / "mk1c" / run.path.relative_to(data)
+    if name != "sha256":
+        (there / name).write_text("mine")
+    assert login.run("monitor").code == 1
+    marked = (there / "rsync.done").stat().st_ctime_ns
+    assert state(login) == "done"
+    assert login.run("monitor").is_silent
+    assert (there / "rsync.done").stat().st_ctime_ns == marked
+
+
+def test_sidecars_of_what_is_left_out_do_not_keep_a_run_from_being_done(
+    program: Program, run: SimulatedRun, login: Program
+) -> None:
+    run.write_all()
+    for name in ("notes.tmp", "notes.tmp.md5", "link.md5"):
+        run.late_file(name)
+    (run.path / "link").symlink_to("nowhere")
+    program.settings["exclude"] = login.settings["exclude"] = ["*.tmp"]
+    hashed(program, run.root)
+    assert state(login) == "done"
+
+
+# -- which runs there are ---------------------------------------------------------------------
+
+
+def test_a_file_named_md5sum_above_runs_hides_none(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    (run.path.parent / "md5sum").write_text("")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+@pytest.mark.parametrize("group", ["fastq", "pod5_pass_2", " sp ", "a/tmp2"])
+def test_an_experiment_may_have_any_name(
+    program: Program, data: Path, login: Program, root: Path, group: str
+) -> None:
+    run = SimulatedRun(data, group=group, files=1)
+    run.write_all()
+    # A run lies below an experiment, and a folder of that name directly in the data is none.
+    hashed(program, data)
+    assert state(login) == "done"
+    assert is_done(root / "mk1c" / run.path.relative_to(data))
+
+
+def test_a_run_that_is_gone_over_there_before_it_was_done_is_told(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    shutil.rmtree(run.path)
+    hashed(program, run.root)
+    assert pulled(login) == {}
+    assert "gone over there" in login.told("WARN")[-1]
+    assert coreutils_agree(there)
+
+
+def test_a_run_that_goes_between_hash_and_pull_is_no_trouble(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    shutil.rmtree(run.path)
+    assert login.run("pull").is_silent
+    assert is_done(done)
 
 
 # -- what the sequencer says of itself ----------------------------------------------------------
@@ -503,6 +710,141 @@ def test_links_planted_here_lead_nothing_out(
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["sub/rsync.verified", "rsync.done.ontpush-new"])
+def test_a_roll_up_cannot_bring_a_mark_of_the_cluster(
+    program: Program, done: Path, run: SimulatedRun, login: Program, name: str
+) -> None:
+    path = run.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("forged\n")
+    with (run.path / "md5sum").open("a") as file:
+        file.write(f"{md5(path)}  {name}\n")
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "which is ours" in ran.err
+    assert not os.path.lexists(done / name)
+    assert is_done(done)
+
+
+def test_a_heartbeat_cannot_name_runs_in_runs_or_hidden_places(
+    program: Program, done: Path, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    (left,) = (run.root / ".ontpush").iterdir()
+    facts = json.loads(left.read_text())
+    name = facts["runs"][0]["run"]
+    for where in (f"{name}/pod5_pass", ".ssh"):
+        (run.root / where).mkdir(exist_ok=True)
+        (run.root / where / "md5sum").write_text("")
+        facts["runs"].append({"run": where, "state": "new"})
+    left.write_text(json.dumps(facts))
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert ran.runs.keys() == {name}
+    assert not (root / "mk1c" / ".ssh").exists()
+    assert not (done / "pod5_pass" / "md5sum").exists()
+
+
+def test_a_planted_link_does_not_lead_the_heartbeat_out(
+    program: Program, run: SimulatedRun, login: Program, root: Path, tmp_path: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "mk1c").mkdir()
+    (root / "mk1c" / ".ontpush").symlink_to(tmp_path / "elsewhere")
+    ran = login.run("pull", "mk1c")
+    assert ran.code == 78
+    assert len(ran.err.splitlines()) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["pod5_files_in_final_dest=²", "pod5_files_in_final_dest=" + "9" * 5000]
+)
+def test_a_final_summary_that_counts_nonsense_stops_nothing(
+    program: Program, run: SimulatedRun, login: Program, line: str
+) -> None:
+    run.write_all()
+    (summary,) = run.path.glob("final_summary*")
+    summary.write_text(f"{summary.read_text()}{line}\n", encoding="utf-8")
+    hashed(program, run.root)
+    assert state(login) == "done"
+
+
+def test_final_summaries_with_ever_more_counts_stop_nothing(
+    program: Program, run: SimulatedRun, login: Program
+) -> None:
+    run.write_all()
+    for number in range(4):
+        counts = (f"pod5_files_in_final_dest={number * 100003 + n * 997}" for n in range(300))
+        (run.path / f"final_summary_{number}.txt").write_text("\n".join(counts))
+    hashed(program, run.root)
+    assert state(login) == "done"
+
+
+def test_a_roll_up_of_one_endless_line_fails_its_run_alone(
+    program: Program, run: SimulatedRun, data: Path, login: Program
+) -> None:
+    run.write_all()
+    SimulatedRun(data, group="other", files=1).write_all()
+    hashed(program, data)
+    os.truncate(run.path / "md5sum", 1 << 28)
+    ran = login.run("pull", "--json")
+    assert ran.code == 1
+    assert sorted(facts["state"] for facts in ran.runs.values()) == ["done", "failed"]
+
+
+def test_what_the_other_end_says_is_shown_without_its_escapes(
+    login: Program, sequencer: Cluster
+) -> None:
+    sequencer.forced_command(r"printf '\033[31mred\033]0;title\007\n' >&2; exit 5")
+    ran = login.run("pull")
+    assert ran.code == 69
+    assert "\033" not in ran.err
+    assert "red" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["root", "state"])
+def test_a_full_disk_is_told_also_where_several_are_served(
+    program: Program, run: SimulatedRun, login: Program, root: Path, there: Path, kind: str
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    place = root if kind == "root" else login.state
+    place.mkdir(exist_ok=True)
+    disk = SmallDisk(place, "1m")
+    login.within = disk.within
+    try:
+        filler = disk.fill()
+        ran = login.run("pull")
+        assert ran.code in (1, 75)
+        assert "space" in ran.err.lower()
+        filler.unlink()
+        assert state(login) == "done"
+    finally:
+        disk.end()
+
+
+def test_a_run_that_takes_all_the_time_keeps_no_other_from_its_turn(
+    program: Program, run: SimulatedRun, data: Path, login: Program
+) -> None:
+    run.write_all()
+    other = SimulatedRun(data, group="zother", files=1)
+    other.write_all()
+    hashed(program, data)
+    home = login.home
+    login.put_program(
+        "rsync",
+        f'case " $* " in *files-from*"root/mk1c/ ") tr "\\0" "\\n" >{home}/names;'
+        f" if grep -q {run.path.name} {home}/names; then exit 30; fi;"
+        f' tr "\\n" "\\0" <{home}/names | {RSYNC} "$@"; exit $?;; esac\nexec {RSYNC} "$@"',
+    )
+    for _ in range(3):
+        ran = login.run("pull", "--json")
+    assert ran.code == 69
+    assert ran.runs[str(other.path.relative_to(data))]["state"] == "done"
+
+
 def test_a_sequencer_out_of_reach_is_silent_and_no_error_of_the_others(
     program: Program,
     run: SimulatedRun,
@@ -531,7 +873,10 @@ def test_a_sequencer_out_of_reach_is_silent_and_no_error_of_the_others(
         assert "back: mk1c" in mailbox.subjects()
 
 
-def test_when_no_sequencer_can_be_reached_that_is_told(login: Program, sequencer: Cluster) -> None:
+def test_when_no_sequencer_can_be_reached_that_is_told(
+    program: Program, login: Program, sequencer: Cluster, run: SimulatedRun
+) -> None:
+    hashed(program, run.root)
     sequencer.stop()
     ran = login.run("pull")
     assert ran.code == 69
@@ -608,6 +953,13 @@ def test_the_rrsync_written_in_perl_serves_too(
         ({"pull": [{"instrument": "../x", "source": "a@b:c"}]}, "name of a directory", 78),
         ({"pull": [{"instrument": "x"}]}, "pull[0]: `source` is missing", 78),
         ({"rsync_flags": ["--delete"]}, "deleted", 64),
+        ({"pull": [{"instrument": "x", "source": "a@b:c"}] * 2}, "too much alike", 78),
+        (
+            {"pull": [{"instrument": name, "source": "a@b:c"} for name in ("é1", "è1")]},
+            "too much alike",
+            78,
+        ),
+        ({"pull": [{"instrument": "x" * 300, "source": "a@b:c"}]}, "name of a directory", 78),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -617,6 +969,28 @@ def test_what_cannot_be_done_is_refused(
     ran = login.run("pull")
     assert ran.code == code
     assert word in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_an_instrument_named_twice_is_served_once(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    assert login.run("pull", "mk1c", "mk1c").is_silent
+    assert is_done(there)
+
+
+@pytest.mark.parametrize("place", ["root/mk1c", "state/pull"])
+def test_a_file_in_the_place_of_a_directory_is_told_in_one_line(
+    program: Program, run: SimulatedRun, login: Program, root: Path, place: str
+) -> None:
+    hashed(program, run.root)
+    path = root / "mk1c" if place.startswith("root") else login.state / "pull"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    ran = login.run("pull", "mk1c")
+    assert ran.code == 78
     assert len(ran.err.splitlines()) == 1
 
 

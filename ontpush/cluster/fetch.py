@@ -1,57 +1,69 @@
-"""Fetches from a sequencer by the system's rsync: roll-ups, the files they list, a fresh look.
+"""Fetches from a sequencer by the system's rsync: its heartbeat, roll-ups, the files they list.
 
 The same calls as a push, in the other direction: the key there can read and nothing else.
 """
 
 import os
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
-from ontpush.engine.complaints import why_not
+from ontpush.cluster.fleet import heartbeats_in
+from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
+from ontpush.engine.complaints import has_vanished, why_not
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
-from ontpush.facts.minknow import DATA_KINDS, SERVICE_DIRECTORIES
 from ontpush.facts.names import from_rsync
 from ontpush.facts.trouble import RunFailed
-from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP, SKIP_MARK
+from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP
 
 
-class RollupsFetched(Call):
-    """Brings every roll-up and skip mark below the source into `stage`, and drops what is gone.
-
-    And the heartbeat that the hashing over there left.
-
-    Data folders and MinKNOW's own are passed over: no file of reads is looked at over there.
-    """
-
-    def __init__(self, transport: Transport, stage: bytes) -> None:
-        flags = ["-r", "-m", "--delete", *_rollup_filters()]
-        super().__init__(transport, stage, None, flags)
-
-
-def _rollup_filters() -> List[str]:
-    heartbeats = os.fsdecode(HEARTBEAT_DIRECTORY)
-    names = [f"/{os.fsdecode(name)}/" for name in sorted(SERVICE_DIRECTORIES)] + ["tmp/", ".*/"]
-    for kind in DATA_KINDS:
-        names.append(f"{kind}/")
-        for part in ("pass", "fail", "skip"):
-            names += [f"{kind}_{part}/", f"{kind}_{part}[!A-Za-z]*/"]
-    kept = [os.fsdecode(ROLLUP), os.fsdecode(SKIP_MARK)]
-    return [
-        f"--include=/{heartbeats}/",
-        f"--include=/{heartbeats}/*.json",
-        *(f"--exclude={name}" for name in names),
-        "--include=*/",
-        *(f"--include={name}" for name in kept),
-        "--exclude=*",
-    ]
-
-
-def fetch_rollups(transport: Transport, stage: bytes) -> Optional[str]:
-    """Make `stage` hold the roll-ups that are there now; what kept some away. Trouble."""
-    os.makedirs(stage, exist_ok=True)
-    with RollupsFetched(transport, stage) as call:
+def fetch_heartbeat(transport: Transport, stage: bytes) -> Heartbeat:
+    """What the last `ontpush hash --all` over there left, kept below `stage`. Trouble."""
+    place = os.fsdecode(HEARTBEAT_DIRECTORY)
+    flags = ["-r", "--delete", f"--include=/{place}/", f"--include=/{place}/*.json", "--exclude=*"]
+    with Call(transport, stage, None, flags) as call:
         complete, complaints = call.finish()
-    return None if complete else why_not(complaints)
+    if not complete:
+        raise RunFailed(f"its heartbeat there cannot be fetched: {why_not(complaints)}")
+    found = heartbeats_in(stage)
+    if not found:
+        raise RunFailed("there is no heartbeat there: `ontpush hash --all` has not run yet")
+    try:
+        # One that was given another name left its old heartbeat behind.
+        return read_heartbeat(max(found)[1])
+    except BadHeartbeat as error:
+        raise RunFailed(
+            f"its heartbeat there cannot be read: {error}; the next `ontpush hash --all` writes it"
+            " anew"
+        ) from error
+
+
+def fetch_rollups(
+    transport: Transport, stage: bytes, runs: FrozenSet[bytes]
+) -> Tuple[Dict[bytes, bytes], Optional[str]]:
+    """The path of each roll-up that came, by its run; what kept others away. Trouble.
+
+    One that is not there is nothing to complain of: its run has just gone, or has no sums yet.
+    """
+    names = sorted(run + b"/" + ROLLUP for run in runs)
+    with Sending(transport, stage, names) as call:
+        _, complaints = call.finish()
+    came = {run for run in runs if run + b"/" + ROLLUP in call.arrived}
+    worse = [line for line in complaints if not has_vanished(line)]
+    return {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}, next(iter(worse), None)
+
+
+def clear_stage(stage: bytes, runs: FrozenSet[bytes]) -> None:
+    """Remove the roll-ups of runs that are no more. OSError."""
+    kept = {os.path.join(stage, run, ROLLUP) for run in runs}
+    for directory, _, names in os.walk(stage, topdown=False):
+        if directory == os.path.join(stage, HEARTBEAT_DIRECTORY):
+            continue
+        for name in names:
+            path = os.path.join(directory, name)
+            if path not in kept:
+                os.unlink(path)
+        if directory != stage and not os.listdir(directory):
+            os.rmdir(directory)
 
 
 def fetch_files(
@@ -67,19 +79,26 @@ def fetch_files(
 
 
 class FreshLook(Call):
-    """Names every file of one run over there, and whether size and time are as here."""
+    """Names every file and link of one run over there; `same` are the files that are so here.
+
+    By size and time; `different` are the files that are not, or not there, here.
+    """
 
     def __init__(self, transport: Transport, base: bytes, run: bytes) -> None:
         self.same: Set[bytes] = set()
         self.different: Set[bytes] = set()
+        self.links: Set[bytes] = set()
         self._prefix = run + b"/"
-        super().__init__(transport, base, [run + b"/"], ["-r", "-n"])
+        super().__init__(transport, base, [run + b"/"], ["-r", "-l", "-n"])
 
     def on_line(self, item: bytes, _size: int, name: bytes) -> None:
         """Keep the path in the run."""
         path = from_rsync(name)
-        if item[1:2] == b"f" and path.startswith(self._prefix):
-            (self.same if item[:1] == b"." else self.different).add(path[len(self._prefix) :])
+        if path.startswith(self._prefix):
+            kept = self.same if item[:1] == b"." else self.different
+            if item[1:2] == b"L":
+                kept = self.links
+            kept.add(path[len(self._prefix) :])
 
 
 def fresh_look(transport: Transport, base: bytes, run: bytes) -> FreshLook:
@@ -89,13 +108,3 @@ def fresh_look(transport: Transport, base: bytes, run: bytes) -> FreshLook:
     if not complete:
         raise RunFailed(f"cannot be looked at: {why_not(complaints)}", run)
     return call
-
-
-def staged_runs(stage: bytes) -> Dict[bytes, bytes]:
-    """The path of every staged roll-up, by the path of its run below the source."""
-    found: Dict[bytes, bytes] = {}
-    for directory, directories, names in os.walk(stage):
-        if ROLLUP in names and directory != stage:
-            found[os.path.relpath(directory, stage)] = os.path.join(directory, ROLLUP)
-            directories.clear()  # nothing in a run is a run
-    return dict(sorted(found.items()))

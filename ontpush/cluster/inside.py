@@ -25,10 +25,10 @@ def relative_path(text: str) -> bytes:
 
 @contextlib.contextmanager
 def opened_inside(base: bytes, relative: bytes) -> Iterator[int]:
-    """A descriptor of the directory `relative` below `base`; OSError where a link is on the way."""
+    """A descriptor of the directory `relative` to `base`; OSError where a link is on the way."""
     descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for part in relative.split(b"/"):
+        for part in filter(None, relative.split(b"/")):
             deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = deeper

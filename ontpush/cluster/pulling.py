@@ -7,28 +7,30 @@ were read and have it; what is to be fetched anew leaves the roll-up first; the 
 import contextlib
 import os
 import time
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fetch import fetch_files, fresh_look
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
 from ontpush.cluster.memory import CORRUPT, Remembered
+from ontpush.cluster.verdict import SENT_AGAIN, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.inspect import inspect_run
 from ontpush.engine.log import EventLog
-from ontpush.engine.look import exclusion
+from ontpush.engine.look import exclusion, finished_name
 from ontpush.engine.mark import mark_lines, md5_of_rollup
 from ontpush.engine.rollup import BadLine, line_for, md5_and_size, read_rollup
 from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
 from ontpush.facts.minknow import is_final_summary
-from ontpush.facts.names import human_size, human_time, plural, shown
+from ontpush.facts.names import for_json, human_size, human_time, plural, shown
 from ontpush.facts.trouble import FileFailed, RunFailed
 
 _SLICE_FILES = 5000
 _NAMED_FILES = 5
+_VERIFIED_MARKS = (b"/" + words.VERIFIED_MARK, b"/" + words.VERIFIED_MARK + words.UNFINISHED_SUFFIX)
 
 Sums = Dict[bytes, bytes]
 
@@ -48,8 +50,10 @@ class Source(NamedTuple):
 class Pulled(NamedTuple):
     """What is known of a run that is pulled; times in seconds since the epoch.
 
-    `token` tells one roll-up of the sequencer's from the next without reading it; `uneven` is the
-    MD5 of the one that the bytes did not fit when it was looked at last.
+    `token` tells one roll-up of the sequencer's from the next without reading it, `mark` the
+    roll-up and done mark that lie here. `uneven` is the MD5 of the sequencer's roll-up that the
+    bytes did not fit when it was looked at last, `lost_under` the done mark under which something
+    was found lost for good.
     """
 
     token: str
@@ -62,7 +66,9 @@ class Pulled(NamedTuple):
     rollup: str = ""
     first_at: int = 0
     done_at: int = 0
+    mark: str = ""
     uneven: str = ""
+    lost_under: str = ""
 
 
 class Pull:
@@ -74,72 +80,125 @@ class Pull:
         self._rollup = rollup
         found = os.stat(rollup)
         token = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-        self._before = before
-        self._is_new = before is None or before.token != token
-        self.now = (before or Pulled("", words.NEW))._replace(token=token, error=None)
+        self._before = before or Pulled("", words.NEW)
+        self.now = self._before._replace(token=token, error=None)
         self._changed_at = found.st_mtime
-        self._was_corrupt = False
+        self._corrupt_under = ""
         self.files = self.bytes = 0
 
     def go(self, remembered: Remembered) -> None:
         """Bring it as far as it goes now. Trouble."""
-        self._was_corrupt = self._is_corrupt(remembered)
-        was_done = self.now.state == words.DONE
-        if was_done and not self._is_new and not self._was_corrupt and self._is_marked():
-            self._log(words.LOG_DONE)
-            return
-        self.now = self.now._replace(state=words.SENDING)
-        self._bring(was_done)
+        self._corrupt_under = self._found_corrupt_under(remembered)
+        before = self._before
+        if before.token == self.now.token and before.mark == self._mark_here():
+            if self._corrupt_under and self._corrupt_under == before.lost_under:
+                raise FileFailed(before.error or "", self._run)
+            if not self._corrupt_under and before.state == words.DONE:
+                self._log(words.LOG_DONE)
+                return
+        self.now = self.now._replace(state=words.SENDING, lost_under="")
+        self._bring()
 
-    def _is_corrupt(self, remembered: Remembered) -> bool:
-        """Whether the monitor found the run bad since it was marked last."""
-        verdict = remembered.runs.get(self._run.decode("utf-8", "surrogateescape"))
-        if verdict is None or verdict.verdict != CORRUPT:
-            return False
-        return vouched(self._source.base, self._run) == (verdict.rollup, verdict.marked)
+    def _found_corrupt_under(self, remembered: Remembered) -> str:
+        """The mark under which the monitor found something here that fetching may mend."""
+        verdict = remembered.runs.get(for_json(self._run))
+        if verdict is None or verdict.verdict != CORRUPT or not can_be_sent_again(verdict):
+            return ""
+        is_of_this_mark = vouched(self._source.base, self._run) == (verdict.rollup, verdict.marked)
+        return verdict.marked if is_of_this_mark and not was_sent_in_vain(verdict) else ""
 
-    def _is_marked(self) -> bool:
-        run = os.path.join(self._source.base, self._run)
-        names = (words.DONE_MARK, words.ROLLUP)
-        return all(os.path.lexists(os.path.join(run, name)) for name in names)
+    def _mark_here(self) -> str:
+        """Tells whether anybody touched roll-up or mark here, without reading them."""
+        try:
+            with opened_inside(self._source.base, self._run) as directory:
+                found = [
+                    os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    for name in (words.ROLLUP, words.DONE_MARK)
+                ]
+        except OSError:
+            return "none"
+        return " ".join(f"{each.st_size} {each.st_mtime_ns} {each.st_ctime_ns}" for each in found)
 
-    def _bring(self, was_done: bool) -> None:
+    def _bring(self) -> None:
         wanted = _read(self._rollup)
-        here = self._here()
-        missing = [path for path, md5 in wanted.items() if here.get(path) != md5]
-        if was_done and missing:
+        here = self._listed()
+        corrupt = self._corrupt() if self._corrupt_under else set()
+        for path in corrupt & wanted.keys():
+            here.pop(path, None)
+        if self._before.state == words.DONE and any(
+            here.get(path) != wanted[path] for path in wanted
+        ):
             self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
+        if self._fill(wanted, here):
+            self._refuse_lost({path for path in here if path not in wanted}, corrupt)
+            self._finish(wanted, here)
+
+    def _fill(self, wanted: Sums, here: Sums) -> bool:
+        """Fetch what is listed over there and not here; whether all of it came. FileFailed."""
+        missing = {path: md5 for path, md5 in wanted.items() if here.get(path) != md5}
         self._withdraw(here, missing)
-        trouble = self._fetch_all({path: wanted[path] for path in missing}, here)
+        trouble = self._in_the_way(missing)
+        for path in trouble:
+            del missing[path]
+        trouble.update(self._fetch_all(missing, here))
         # What has gone over there lies here still, and stays listed.
         self._publish(here)
         self._count(wanted, here)
         self._judge(trouble, md5_and_size(_lines(wanted))[0])
-        if not trouble:
-            self._finish(wanted, here)
+        return not trouble
 
     # -- what lies here -----------------------------------------------------------------
 
-    def _here(self) -> Sums:
+    def _listed(self) -> Sums:
         """What the roll-up here lists: all of it was read here when it was written."""
         try:
             with opened_inside(self._source.base, self._run) as directory:
-                listed = dict(read_rollup(path_of(directory) + b"/" + words.ROLLUP))
-                if self._was_corrupt:
-                    for path in self._corrupt(path_of(directory)):
-                        listed.pop(path, None)
+                return dict(read_rollup(path_of(directory) + b"/" + words.ROLLUP))
         except (FileNotFoundError, BadLine):
             return {}
-        return listed
 
-    def _corrupt(self, run: bytes) -> List[bytes]:
-        """What the monitor found changed here since."""
+    def _corrupt(self) -> Set[bytes]:
+        """What the monitor found changed here since it was listed."""
         source = self._source
-        seen = inspect_run(run, source.jobs, exclusion(source.exclude), (), lambda *_: None)
-        bad = [each.path for each in seen.bad if each.problem != "extra"]
-        for path in bad[:_NAMED_FILES]:
-            self._log(words.LOG_WARN, f"differs here, fetched again: {shown(path)}")
+        with opened_inside(source.base, self._run) as directory:
+            seen = inspect_run(
+                path_of(directory), source.jobs, exclusion(source.exclude), (), lambda *_: None
+            )
+        bad = {each.path for each in seen.bad if each.problem in SENT_AGAIN}
+        for path in sorted(bad)[:_NAMED_FILES]:
+            self._log(words.LOG_WARN, f"differs here: {shown(path)}")
         return bad
+
+    def _refuse_lost(self, gone_there: Set[bytes], corrupt: Set[bytes]) -> None:
+        """What is listed here alone must be good here: nobody can send it again. FileFailed."""
+        with opened_inside(self._source.base, self._run) as directory:
+            place = path_of(directory) + b"/"
+            lost = {p for p in gone_there if p in corrupt or not _is_file(place + p)}
+        if lost:
+            self.now = self.now._replace(mark=self._mark_here(), lost_under=self._corrupt_under)
+            raise FileFailed(
+                f"{_named(map(shown, sorted(lost)))}: missing or damaged here, and gone over there;"
+                " bring it back, or take its line out of md5sum here",
+                self._run,
+            )
+
+    def _in_the_way(self, paths: Iterable[bytes]) -> Dict[bytes, str]:
+        """Which files cannot be put here, and why: rsync would delete what lies in the way."""
+        refused: Dict[bytes, str] = {}
+        try:
+            with opened_inside(self._source.base, self._run) as directory:
+                obstacles = _Obstacles(path_of(directory))
+                for path in paths:
+                    obstacle = obstacles.on_the_way_to(path)
+                    if obstacle:
+                        refused[path] = f"{shown(obstacle)} lies in the way here: move it away"
+        except FileNotFoundError:
+            pass  # nothing of the run lies here yet
+        except OSError as error:
+            raise RunFailed(
+                f"cannot lie here: on its way is a link or a file: {error.strerror}", self._run
+            ) from error
+        return refused
 
     def _withdraw(self, here: Sums, missing: Iterable[bytes]) -> None:
         """Before a file that is listed here is fetched anew, the roll-up goes without it."""
@@ -180,22 +239,23 @@ class Pull:
 
     # -- fetching -----------------------------------------------------------------------
 
-    def _fetch_all(self, missing: Sums, here: Sums) -> List[str]:
+    def _fetch_all(self, missing: Sums, here: Sums) -> Dict[bytes, str]:
         """Fetch slice by slice, and list each as it lies here; what is wrong with single files."""
         begun = time.monotonic()
-        trouble: List[str] = []
+        files, size = self.files, self.bytes
+        trouble: Dict[bytes, str] = {}
         paths = list(missing)
         for start in range(0, len(paths), _SLICE_FILES):
             part = {path: missing[path] for path in paths[start : start + _SLICE_FILES]}
-            trouble += self._fetch(part, here)
+            trouble.update(self._fetch(part, here))
             self._publish(here)
-        if self.files:
+        if self.files > files:
             took = human_time(time.monotonic() - begun)
-            count, size = plural(self.files, "file"), human_size(self.bytes)
-            self._log(words.LOG_SYNC, f"{count}, {size} fetched in {took}")
+            count, size = plural(self.files - files, "file"), self.bytes - size
+            self._log(words.LOG_SYNC, f"{count}, {human_size(size)} fetched in {took}")
         return trouble
 
-    def _fetch(self, part: Sums, here: Sums) -> List[str]:
+    def _fetch(self, part: Sums, here: Sums) -> Dict[bytes, str]:
         """Fetch files and read them here; what has the sum that it should have joins `here`."""
         if not self.now.first_at:
             self.now = self.now._replace(first_at=int(time.time()))
@@ -204,40 +264,39 @@ class Pull:
         for anew in (False, True):
             left = [path for path in part if path not in here]
             if not left:
-                return []
+                return {}
             names = [self._run + b"/" + path for path in left]
             source = self._source
             call, complaints = fetch_files(source.transport, source.base, names, anew)
             self.files += call.files
             self.bytes += call.bytes
             here.update(self._right(part, left))
-        return self._complaints([path for path in part if path not in here], complaints)
+        said = complaints[0] if complaints else "it has another sum than its roll-up lists"
+        return {path: said for path in part if path not in here}
 
     def _right(self, part: Sums, paths: Iterable[bytes]) -> Sums:
-        with opened_inside(self._source.base, self._run) as directory:
-            tasks = (Task(path, path_of(directory) + b"/" + path, 0) for path in paths)
-            return {
-                each.key: each.md5
-                for batch in take_sums(tasks, self._source.jobs)
-                for each in batch
-                if each.steady and each.md5 == part[each.key]
-            }
+        try:
+            with opened_inside(self._source.base, self._run) as directory:
+                tasks = (Task(path, path_of(directory) + b"/" + path, 0) for path in paths)
+                return {
+                    each.key: each.md5
+                    for batch in take_sums(tasks, self._source.jobs)
+                    for each in batch
+                    if each.steady and each.md5 == part[each.key]
+                }
+        except FileNotFoundError:  # nothing came, not even a directory
+            return {}
 
-    def _complaints(self, wrong: List[bytes], complaints: List[str]) -> List[str]:
-        said = complaints[0] if complaints else "it has another sum than its roll-up lists"
-        return [f"{shown(path)}: {said}" for path in wrong]
-
-    def _judge(self, trouble: List[str], wanted: str) -> None:
+    def _judge(self, trouble: Dict[bytes, str], wanted: str) -> None:
         """A roll-up newer than the bytes, or older, is in order once: the next `hash` mends it."""
         before, uneven = self.now.uneven, wanted if trouble else ""
         self.now = self.now._replace(uneven=uneven)
         if not trouble:
             return
         # Two roll-ups of one second may look the same to rsync: have it fetched anew.
-        os.unlink(self._rollup)
-        named = "; ".join(trouble[:_NAMED_FILES])
-        if len(trouble) > _NAMED_FILES:
-            named += "; and {} more".format(plural(len(trouble) - _NAMED_FILES, "file"))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._rollup)
+        named = _named(f"{shown(path)}: {why}" for path, why in sorted(trouble.items()))
         if uneven == before:
             raise FileFailed(f"{named}; does `ontpush hash` run there?", self._run)
         self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {named}")
@@ -264,15 +323,23 @@ class Pull:
             self._log(words.LOG_WARN, warning)
         self.now = self.now._replace(warning=warning, state=words.WAITING)
         found = vouched(self._source.base, self._run)
-        if found and found.rollup == self.now.rollup and not self._was_corrupt:
-            self.now = self.now._replace(state=words.DONE)
+        if found and found.rollup == self.now.rollup and not self._corrupt_under:
+            self.now = self.now._replace(state=words.DONE, mark=self._mark_here())
             return
-        unlike = self._unlike(frozenset(wanted))
+        unlike = self._unlike(wanted)
+        looks_other = unlike & wanted.keys()
+        if looks_other:
+            # Touched over there, or changed here since it was listed: it is read here again.
+            for path in looks_other:
+                here.pop(path, None)
+            if not self._fill(wanted, here):
+                return
+            unlike = self._unlike(wanted)
         if not unlike:
             self._mark()
         elif self._idle() >= self._source.stall_seconds:
             raise FileFailed(
-                f"{shown(min(unlike))}: is over there, and its sum is not, for"
+                f"{shown(min(unlike))}: has had no sum over there, or looks other here, for"
                 f" {human_time(self._idle())}; does `ontpush hash` leave it out? Then let `exclude`"
                 " here do so too",
                 self._run,
@@ -285,18 +352,22 @@ class Pull:
     def _rest(self) -> None:
         idle = self._idle()
         state = words.STALLED if idle >= self._source.stall_seconds else words.WAITING
-        if state == words.STALLED and not (self._before and self._before.state == words.STALLED):
+        if state == words.STALLED and self._before.state != words.STALLED:
             self._log(words.LOG_STALL, f"no final summary, no new sum for {human_time(idle)}")
         self.now = self.now._replace(state=state)
 
-    def _unlike(self, wanted: FrozenSet[bytes]) -> Set[bytes]:
+    def _unlike(self, wanted: Sums) -> Set[bytes]:
         """A fresh look at the sequencer: what there is new, changed, gone or without a sum."""
         source = self._source
         look = fresh_look(source.transport, source.base, self._run)
         excluded = exclusion(source.exclude)
-        unknown = (look.same | look.different) - wanted
-        unlisted = {path for path in unknown if not _is_own(path, wanted) and not excluded(path)}
-        return unlisted | (wanted - look.same)
+        beside = look.same | look.different | look.links
+        unlisted = {
+            path
+            for path in (look.same | look.different) - wanted.keys()
+            if not _is_own(path, beside) and not excluded(path)
+        }
+        return unlisted | (wanted.keys() - look.same)
 
     def _mark(self) -> None:
         now = time.time()
@@ -310,12 +381,54 @@ class Pull:
             "version": __version__,
         }
         self._write(words.DONE_MARK, mark_lines(now, facts))
-        self.now = self.now._replace(state=words.DONE, done_at=int(now))
+        self.now = self.now._replace(state=words.DONE, done_at=int(now), mark=self._mark_here())
         count, size = plural(self.now.files, "file"), human_size(self.now.bytes)
         self._log(words.LOG_MARK_DONE, f"{count}, {size}")
 
     def _log(self, word: str, details: str = "") -> None:
         self._source.log.event(word, self._run, details)
+
+
+class _Obstacles:
+    """What lies where a directory of a run should be, or a directory where a file should."""
+
+    def __init__(self, run: bytes) -> None:
+        self._run = run
+        self._known: Dict[bytes, bytes] = {b"": b""}
+
+    def on_the_way_to(self, path: bytes) -> bytes:
+        """The obstacle, relative to the run; empty where there is none."""
+        obstacle = self._on_the_way_into(os.path.dirname(path))
+        is_directory = not obstacle and _is_directory(self._run + b"/" + path)
+        return path if is_directory else obstacle
+
+    def _on_the_way_into(self, directory: bytes) -> bytes:
+        if directory not in self._known:
+            obstacle = self._on_the_way_into(os.path.dirname(directory))
+            place = self._run + b"/" + directory
+            if not obstacle and os.path.lexists(place) and not _is_directory(place):
+                obstacle = directory
+            self._known[directory] = obstacle
+        return self._known[directory]
+
+
+def _is_file(path: bytes) -> bool:
+    """Whether a file lies there, and no link to one."""
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _is_directory(path: bytes) -> bool:
+    """Whether a directory lies there, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _named(names: Iterable[str]) -> str:
+    """The first of many, and how many more."""
+    listed = list(names)
+    more = len(listed) - _NAMED_FILES
+    return "; ".join(listed[:_NAMED_FILES]) + (
+        f"; and {plural(more, 'file')} more" if more > 0 else ""
+    )
 
 
 def _read(rollup: bytes) -> Sums:
@@ -327,7 +440,8 @@ def _read(rollup: bytes) -> Sums:
     for path in listed:
         if {b"", b".", b".."} & set(path.split(b"/")) or b"\0" in path:
             raise RunFailed(f"the roll-up over there leads out of its run: {shown(path)}")
-        if path in words.OWN_FILES:
+        # In a run of this one's directories a mark of ours would stand for what was never checked.
+        if finished_name(path) in words.OWN_FILES or path.endswith(_VERIFIED_MARKS):
             raise RunFailed(f"the roll-up over there lists {shown(path)}, which is ours")
     return listed
 
@@ -336,11 +450,10 @@ def _lines(sums: Sums) -> Iterable[bytes]:
     return (line_for(path, md5) for path, md5 in sorted(sums.items()))
 
 
-def _is_own(path: bytes, wanted: FrozenSet[bytes]) -> bool:
+def _is_own(path: bytes, beside: Set[bytes]) -> bool:
     """Whether a file over there is ontpush's own, also one that was never finished."""
-    if path.endswith(words.UNFINISHED_SUFFIX):
-        path = path[: -len(words.UNFINISHED_SUFFIX)]
+    path = finished_name(path)
     if path in words.OWN_FILES:
         return True
     suffix = words.SIDECAR_SUFFIX
-    return path.endswith(suffix) and path[: -len(suffix)] in wanted
+    return path.endswith(suffix) and path[: -len(suffix)] in beside

@@ -1,18 +1,34 @@
 """One tick for one sequencer that is pulled from: its roll-ups, every run, its heartbeat."""
 
+import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.fetch import fetch_rollups, staged_runs
-from ontpush.cluster.fleet import heartbeats_in
-from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
+from ontpush.cluster.fetch import clear_stage, fetch_heartbeat, fetch_rollups
+from ontpush.cluster.heartbeats import Heartbeat, RunFacts
+from ontpush.cluster.inside import make_inside, write_inside
 from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
 from ontpush.cluster.pulling import Pull, Pulled, Source
-from ontpush.engine.heartbeat import file_name, heartbeat_facts, heartbeat_name
+from ontpush.engine.heartbeat import file_name, heartbeat_facts
 from ontpush.engine.mark import date_text
-from ontpush.facts.names import for_json
-from ontpush.facts.trouble import RunFailed, Trouble, run_failed
-from ontpush.facts.words import DONE, FAILED, LOG_FAIL, NEW, SKIP_MARK, SKIPPED
+from ontpush.facts.names import for_json, shown
+from ontpush.facts.trouble import (
+    OutOfReach,
+    RunFailed,
+    Trouble,
+    TryLater,
+    run_failed,
+    unwritable,
+)
+from ontpush.facts.words import (
+    DONE,
+    FAILED,
+    HEARTBEAT_DIRECTORY,
+    LOG_FAIL,
+    LOG_WARN,
+    NEW,
+    SKIPPED,
+)
 
 
 class RunPulled(NamedTuple):
@@ -38,76 +54,130 @@ def pull_all(source: Source, state: bytes) -> Tour:
     """
     stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
     memory = stage + b".json"
-    hidden = fetch_rollups(source.transport, stage)
-    before = _load(memory)
-    remembered = Memory(state).load(source.name)
+    try:
+        os.makedirs(stage, exist_ok=True)
+    except OSError as error:
+        advice = "nothing else may lie there, and this user must be able to write it"
+        raise unwritable(shown(stage), error, advice) from error
     tour = Tour([], [])
+    try:
+        left = fetch_heartbeat(source.transport, stage)
+    except RunFailed as error:
+        _complain(source, tour, error)
+        return tour
+    runs = _runs_of(source, left, tour)
+    clear_stage(stage, frozenset(runs))
+    to_fetch = frozenset(run for run, facts in runs.items() if facts.state != SKIPPED)
+    rollups, hidden = fetch_rollups(source.transport, stage, to_fetch)
     if hidden:
-        tour.troubles.append(_hidden(source, hidden))
-    for run, rollup in staged_runs(stage).items():
-        turn = _pull(source, run, rollup, (before, remembered), tour.troubles)
+        _complain(source, tour, RunFailed(f"not every roll-up there can be read: {hidden}"))
+    before = _load(memory)
+    known = Memory(state).load(source.name)
+    for turn, trouble in _turns(source, runs, rollups, before, known):
         tour.runs.append(turn)
-        if before.get(for_json(run)) != turn.pulled:
-            before[for_json(run)] = turn.pulled
+        if before.get(for_json(turn.run)) != turn.pulled:
+            before[for_json(turn.run)] = turn.pulled
             _save(memory, before)
-        if not all(isinstance(each, RunFailed) for each in tour.troubles):
-            return tour
-    there = {for_json(each.run): each.pulled for each in tour.runs}
-    if there != before:
-        _save(memory, there)
-    left = _left_heartbeat(source, stage, tour)
-    _beat(source, tour, left)
+        if trouble:
+            _complain(source, tour, trouble)
+    if len(tour.runs) == len(runs):
+        _end(source, tour, left, runs, memory)
     return tour
 
 
-def _left_heartbeat(source: Source, stage: bytes, tour: Tour) -> Optional[Heartbeat]:
-    """What the sequencer says of itself, if anything; the runs that failed there fail here."""
-    found = heartbeats_in(stage)
-    if not found:
-        return None
-    try:
-        left = read_heartbeat(max(found)[1])
-    except BadHeartbeat as error:
-        tour.troubles.append(RunFailed(f"what it says of itself cannot be read: {error}"))
-        return None
-    for run, facts in left.runs.items():
-        if facts.state == FAILED:
-            _fail(source, run, f"no sums over there: {facts.error}", tour)
-    return left
+def _turns(
+    source: Source,
+    runs: Dict[bytes, RunFacts],
+    rollups: Dict[bytes, bytes],
+    before: Dict[str, Pulled],
+    remembered: Remembered,
+) -> Iterator[Tuple[RunPulled, Optional[Trouble]]]:
+    """Each run's turn, until the sequencer is out of reach.
+
+    One passing fault may be the run's own, two in a row are the way's.
+    """
+    passing = 0
+    for run in _those_in_trouble_last(runs, before):
+        known = before.get(for_json(run))
+        turn, trouble = RunPulled(run, known or Pulled("", NEW), 0, 0), None
+        if runs[run].state == SKIPPED:
+            turn = turn._replace(pulled=turn.pulled._replace(state=SKIPPED, error=None))
+        elif run in rollups:
+            turn, trouble = _pull(source, run, rollups[run], known, remembered)
+        yield turn, trouble
+        passing = passing + 1 if isinstance(trouble, TryLater) else 0
+        if isinstance(trouble, OutOfReach) or passing == 2:
+            return
 
 
-def _fail(source: Source, run: bytes, why: str, tour: Tour) -> None:
-    source.log.event(LOG_FAIL, run, why)
-    tour.troubles.append(RunFailed(why, run))
-    places = [place for place, each in enumerate(tour.runs) if each.run == run]
-    turn = tour.runs.pop(places[0]) if places else RunPulled(run, Pulled("", NEW), 0, 0)
-    if turn.pulled.error:
-        why = f"{turn.pulled.error}; {why}"
-    tour.runs.append(turn._replace(pulled=turn.pulled._replace(state=FAILED, error=why)))
+def _end(
+    source: Source, tour: Tour, left: Heartbeat, runs: Dict[bytes, RunFacts], memory: bytes
+) -> None:
+    """All have had their turn: forget those that are gone, and say how the others stand."""
+    before = _load(memory)
+    _tell_gone(source, before, runs)
+    there = {for_json(each.run): each.pulled for each in tour.runs}
+    if there != before:
+        _save(memory, there)
+    _beat(source, _with_failures(source, tour, runs), left)
 
 
-def _hidden(source: Source, why: str) -> Trouble:
-    """A part of the sequencer's data cannot be read: the runs that can be are still fetched."""
-    message = f"not every roll-up there can be read: {why}"
-    source.log.event(LOG_FAIL, source.name.encode(), message)
-    return RunFailed(message)
+def _runs_of(source: Source, left: Heartbeat, tour: Tour) -> Dict[bytes, RunFacts]:
+    """The runs that the sequencer has; none in another, none in a directory that none can be in."""
+    runs: Dict[bytes, RunFacts] = {}
+    for run, facts in sorted(left.runs.items()):
+        parts = run.split(b"/")
+        above = {b"/".join(parts[:count]) for count in range(1, len(parts))}
+        if any(part.startswith(b".") for part in parts) or above & runs.keys():
+            _complain(source, tour, RunFailed("no run can be there: it is passed over", run))
+        else:
+            runs[run] = facts
+    return runs
+
+
+def _those_in_trouble_last(runs: Iterable[bytes], before: Dict[str, Pulled]) -> List[bytes]:
+    """So that one that takes all the time there is keeps no other from its turn."""
+
+    def was_in_trouble(run: bytes) -> bool:
+        known = before.get(for_json(run))
+        return known is not None and known.error is not None
+
+    return sorted(runs, key=lambda run: (was_in_trouble(run), run))
+
+
+def _complain(source: Source, tour: Tour, trouble: Trouble) -> None:
+    place = source.name.encode() if trouble.run is None else trouble.run
+    source.log.event(LOG_FAIL, place, trouble.message)
+    tour.troubles.append(trouble)
+
+
+def _tell_gone(source: Source, before: Dict[str, Pulled], runs: Dict[bytes, RunFacts]) -> None:
+    there = {for_json(run) for run in runs}
+    for run, known in before.items():
+        if run not in there and known.state not in (DONE, SKIPPED):
+            place = run.encode("utf-8", "surrogateescape")
+            source.log.event(LOG_WARN, place, "is gone over there, and it was not done here")
+
+
+def _with_failures(source: Source, tour: Tour, runs: Dict[bytes, RunFacts]) -> Tour:
+    """A run that gets no sums over there fails here, whatever has come of it so far."""
+    for place, turn in enumerate(tour.runs):
+        if runs[turn.run].state == FAILED:
+            why = f"no sums over there: {runs[turn.run].error}"
+            _complain(source, tour, RunFailed(why, turn.run))
+            error = "; ".join(filter(None, [turn.pulled.error, why]))
+            failed = turn.pulled._replace(state=FAILED, error=error)
+            tour.runs[place] = turn._replace(pulled=failed)
+    return tour
 
 
 def _pull(
-    source: Source,
-    run: bytes,
-    rollup: bytes,
-    known: Tuple[Dict[str, Pulled], Remembered],
-    troubles: List[Trouble],
-) -> RunPulled:
-    before = known[0].get(for_json(run))
-    if os.path.lexists(os.path.join(os.path.dirname(rollup), SKIP_MARK)):
-        skipped = (before or Pulled("", NEW))._replace(state=SKIPPED, error=None)
-        return RunPulled(run, skipped, 0, 0)
+    source: Source, run: bytes, rollup: bytes, before: Optional[Pulled], remembered: Remembered
+) -> Tuple[RunPulled, Optional[Trouble]]:
     pull = Pull(source, run, rollup, before)
     trouble: Optional[Trouble] = None
     try:
-        pull.go(known[1])
+        pull.go(remembered)
     except RunFailed as error:
         error.run = run
         trouble = error
@@ -118,10 +188,7 @@ def _pull(
     except OSError as error:
         trouble = run_failed(error, run)
         pull.now = pull.now._replace(state=FAILED, error=trouble.message)
-    if trouble:
-        source.log.event(LOG_FAIL, run, trouble.message)
-        troubles.append(trouble)
-    return RunPulled(run, pull.now, pull.files, pull.bytes)
+    return RunPulled(run, pull.now, pull.files, pull.bytes), trouble
 
 
 def run_facts(each: RunPulled) -> Dict[str, Any]:
@@ -139,7 +206,7 @@ def run_facts(each: RunPulled) -> Dict[str, Any]:
     }
 
 
-def _beat(source: Source, tour: Tour, left: Optional[Heartbeat]) -> None:
+def _beat(source: Source, tour: Tour, left: Heartbeat) -> None:
     """Say that the sequencer was heard, in the place and form in which one that pushes does.
 
     One that says nothing new of itself, and has nothing new for us, takes no sums any more: it
@@ -156,16 +223,21 @@ def _beat(source: Source, tour: Tour, left: Optional[Heartbeat]) -> None:
         runs.append(facts)
     errors = [each.message for each in tour.troubles if each.run is None]
     heartbeat = heartbeat_facts(source.name, 1 if tour.troubles else 0, errors, runs)
-    if left:
-        heartbeat.update(
-            free_bytes=left.free_bytes,
-            total_bytes=left.total_bytes,
-            left_at=date_text(left.arrived_at),
-        )
-    path = os.path.join(source.base, heartbeat_name(source.name))
-    before = read_json(path)
-    if left is None or dict(heartbeat, time=before.get("time")) != before:
-        write_json(path, heartbeat)
+    heartbeat.update(
+        free_bytes=left.free_bytes, total_bytes=left.total_bytes, left_at=date_text(left.arrived_at)
+    )
+    name = file_name(source.name)
+    before = read_json(os.path.join(source.base, HEARTBEAT_DIRECTORY, name))
+    if dict(heartbeat, time=before.get("time")) == before:
+        return
+    try:
+        make_inside(source.base, HEARTBEAT_DIRECTORY)
+        line = json.dumps(heartbeat).encode() + b"\n"
+        write_inside(source.base, HEARTBEAT_DIRECTORY, name, [line])
+    except OSError as error:
+        place = shown(os.path.join(source.base, HEARTBEAT_DIRECTORY))
+        advice = "let this user write there, and have no link or file in its place"
+        _complain(source, tour, unwritable(place, error, advice))
 
 
 def _load(path: bytes) -> Dict[str, Pulled]:

@@ -23,7 +23,7 @@ from ontpush.facts.words import VERIFIED_MARK
 KEPT_FILES = 20
 # What an instrument can put right by sending the file again; nothing is ever deleted here, and what
 # contradicts MinKNOW's own sum was so before it was sent.
-_SENT_AGAIN = ("missing", "size", "md5")
+SENT_AGAIN = ("missing", "size", "md5")
 # How often a run is asked for again until it is read without a word from there, a day later.
 _MOST_REQUESTS = 3
 
@@ -62,7 +62,7 @@ def read_verdict(path: bytes) -> Optional[Verdict]:
 
 def _verdict(facts: Dict[str, Any]) -> Verdict:
     bad = [(shown_text(each["path"]), str(each["problem"])) for each in facts["bad"]]
-    bad.sort(key=lambda each: each[1] not in _SENT_AGAIN)
+    bad.sort(key=lambda each: each[1] not in SENT_AGAIN)
     return Verdict(
         str(facts["rollup"]),
         int(facts["files"]),
@@ -165,7 +165,7 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
 
 def can_be_sent_again(standing: Standing) -> bool:
     """Whether sending what is bad once more can mend any of it."""
-    return any(problem in _SENT_AGAIN for _, problem in standing.bad)
+    return any(problem in SENT_AGAIN for _, problem in standing.bad)
 
 
 def was_sent_in_vain(standing: Standing) -> bool:

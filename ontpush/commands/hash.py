@@ -18,7 +18,7 @@ from ontpush.engine.rollup import line_for, md5_and_size, write_whole
 from ontpush.engine.stock import take_stock, unreadable_paths
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
-from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK
+from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir
 
@@ -49,7 +49,8 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     """Hash the runs named, or with `all` every run below the one directory named."""
     troubles: List[Trouble] = []
     source = _source(settings) if settings["all"] else None
-    founds = _below(source, troubles) if source else _named(settings)
+    skipped: List[bytes] = []
+    founds = _below(source, troubles, skipped) if source else _named(settings)
     heartbeat = LeftHeartbeat(source, settings["instrument"]) if source else None
     state = state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
@@ -82,7 +83,8 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 unseen = [each for each in ledger.runs(source) if each.path not in seen]
                 note_gone(ledger, unseen, sure=False)
         if heartbeat and source:
-            heartbeat.leave(1 if troubles else 0, _runs_left(source, hashed, troubles))
+            runs = _runs_left(source, hashed, skipped, troubles)
+            heartbeat.leave(1 if troubles else 0, runs)
     return Result(
         "hash",
         lambda: {"runs": [_facts(each) for each in hashed]},
@@ -106,9 +108,11 @@ def _source(settings: Mapping[str, Any]) -> bytes:
     return existing_source(place)
 
 
-def _below(source: bytes, troubles: List[Trouble]) -> Iterator[Found]:
+def _below(source: bytes, troubles: List[Trouble], skipped: List[bytes]) -> Iterator[Found]:
     for found in find_runs(source, troubles.append):
-        if all(entry.name != SKIP_MARK for entry in found.entries):
+        if any(entry.name == SKIP_MARK for entry in found.entries):
+            skipped.append(found.path)
+        else:
             yield found
 
 
@@ -162,15 +166,18 @@ def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
 
 
 def _runs_left(
-    source: bytes, hashed: List[_Hashed], troubles: List[Trouble]
+    source: bytes, hashed: List[_Hashed], skipped: List[bytes], troubles: List[Trouble]
 ) -> List[Dict[str, Any]]:
-    """How the runs stand, for whoever pulls; those in trouble by what it was."""
-    failed = [
-        {"run": for_json(below(each.run, source)), "state": FAILED, "error": each.message}
-        for each in troubles
-        if each.run
+    """How every run stands, for whoever pulls; those in trouble by what it was."""
+    failed = [(each.run, FAILED, each.message) for each in troubles if each.run]
+    runs = [*failed, *((run, SKIPPED, None) for run in skipped)]
+    return [
+        *(
+            {"run": for_json(below(run, source)), "state": state, "error": error}
+            for run, state, error in runs
+        ),
+        *(run_facts(each.record, source) for each in hashed),
     ]
-    return failed + [run_facts(each.record, source) for each in hashed]
 
 
 def _facts(hashed: _Hashed) -> Dict[str, Any]:

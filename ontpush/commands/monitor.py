@@ -16,7 +16,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand
 from ontpush.facts.names import human_time, plural
-from ontpush.facts.trouble import Trouble, TryLater
+from ontpush.facts.trouble import AtWork, Trouble
 from ontpush.result import Result, table
 from ontpush.settings import courteous, fleet_root, state_dir
 
@@ -49,7 +49,7 @@ def monitor(
     try:
         with only_one(state, b"work.lock"):
             _work(watch, sights)
-    except TryLater:
+    except AtWork:
         pass  # another tick verifies, and looks again when it has
     return _result(sights, log)
 

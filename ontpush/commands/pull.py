@@ -20,16 +20,21 @@ from ontpush.engine.progress import InHand
 from ontpush.engine.transport import check_flags, require_rsync
 from ontpush.facts.names import from_argument, human_size, plural, shown
 from ontpush.facts.trouble import (
+    AtWork,
     BadConfiguration,
+    FileFailed,
     OutOfReach,
     RunFailed,
     Trouble,
     TryLater,
     WrongCall,
+    unwritable,
 )
 from ontpush.facts.words import LOG_WARN
 from ontpush.result import Result, table
 from ontpush.settings import courteous, fleet_root, state_dir, transport_from
+
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system has
 
 Listen = Callable[[str], None]
 
@@ -56,11 +61,24 @@ def _sources(settings: Mapping[str, Any]) -> List[Dict[str, Any]]:
     if not known:
         raise WrongCall("from where? give `pull` in the configuration")
     fleet_root(settings)
-    bad = [name for name in known if "/" in name or name.startswith(".")]
-    if bad:
-        raise BadConfiguration(f"pull: {bad[0]!r} cannot be the name of a directory")
+    _check_names([each["instrument"] for each in settings["pull"]])
     check_flags(settings["rsync_flags"])
-    return [known[word] for word in settings["words"] or known]
+    return [known[word] for word in dict.fromkeys(settings["words"] or known)]
+
+
+def _check_names(names: List[str]) -> None:
+    """Each is the name of a directory, and of files of its own in the state. BadConfiguration."""
+    faults = []
+    taken: Dict[bytes, str] = {}
+    for name in names:
+        file = file_name(name)
+        if "/" in name or name.startswith(".") or len(from_argument(name)) > _LONGEST_NAME:
+            faults.append(f"pull: {name!r} cannot be the name of a directory")
+        if file in taken:
+            faults.append(f"pull: {name!r} and {taken[file]!r} are too much alike: rename one")
+        taken[file] = name
+    if faults:
+        raise BadConfiguration(*faults)
 
 
 # -- one sequencer --------------------------------------------------------------------------
@@ -82,7 +100,10 @@ def _one(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -
 
 def _source(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -> Source:
     base = os.path.join(fleet_root(settings), from_argument(facts["instrument"]))
-    os.makedirs(base, exist_ok=True)
+    try:
+        os.makedirs(base, exist_ok=True)
+    except OSError as error:
+        raise unwritable(shown(base), error, "let this user write there") from error
     return Source(
         facts["instrument"],
         base,
@@ -139,12 +160,12 @@ def _side_by_side(
             continue
         runs += envelope["data"].get("runs", [])
         for error in envelope["errors"]:
-            kind, message = _KINDS.get(error["code"], RunFailed), error["message"]
-            if kind in (OutOfReach, TryLater):
-                log.event(LOG_WARN, name.encode(), message)
-                out_of_reach += [OutOfReach(f"{name}: {message}")] * (kind is OutOfReach)
+            told = _trouble(name, error)
+            if isinstance(told, (OutOfReach, AtWork)):
+                log.event(LOG_WARN, name.encode(), error["message"])
+                out_of_reach += [told] * isinstance(told, OutOfReach)
             else:
-                troubles.append(kind(f"{name}: {message}", _run(error)))
+                troubles.append(told)
     if len(out_of_reach) == len(sources):
         troubles += out_of_reach
     count = "{} of {}".format(plural(len(runs), "run"), plural(len(sources), "sequencer"))
@@ -153,15 +174,22 @@ def _side_by_side(
     return Result("pull", lambda: {"runs": runs}, lambda: lines, troubles)
 
 
-_KINDS = {kind.code: kind for kind in (OutOfReach, TryLater, WrongCall, RunFailed)}
+_KINDS = {
+    kind.code: kind for kind in (OutOfReach, AtWork, TryLater, WrongCall, FileFailed, RunFailed)
+}
+
+
+def _trouble(name: str, error: Mapping[str, Any]) -> Trouble:
+    """What a call of ours told of a sequencer, as what it was there."""
+    message = "{}: {}".format(name, error["message"])
+    if error["code"] == BadConfiguration.code:
+        return BadConfiguration(message)
+    run = None if error["run"] is None else _bytes(error["run"])
+    return _KINDS.get(error["code"], RunFailed)(message, run)
 
 
 def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
-
-
-def _run(error: Mapping[str, Any]) -> Optional[bytes]:
-    return None if error["run"] is None else _bytes(error["run"])
 
 
 def _serve(

@@ -4,6 +4,7 @@ import re
 from typing import List, Tuple, Type
 
 from ontpush.engine.transport import Transport
+from ontpush.facts.names import shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater
 
 _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
@@ -13,9 +14,9 @@ _NOISE = re.compile(
 )
 
 
-def worth_showing(text: str) -> List[str]:
+def worth_showing(printed: bytes) -> List[str]:
     """The lines worth showing of what rsync and ssh wrote to standard error, else all."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [shown(line.strip()) for line in printed.splitlines() if line.strip()]
     return [line for line in lines if not _NOISE.match(line)] or lines
 
 
@@ -26,7 +27,12 @@ def why_not(complaints: List[str]) -> str:
 
 def only_vanished(complaints: List[str]) -> bool:
     """Whether nothing is wrong but that files went away while they were sent."""
-    return bool(complaints) and all(_VANISHED.search(line) for line in complaints)
+    return bool(complaints) and all(map(has_vanished, complaints))
+
+
+def has_vanished(complaint: str) -> bool:
+    """Whether the complaint is that a file is not there, or no more."""
+    return _VANISHED.search(complaint) is not None
 
 
 def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Trouble:

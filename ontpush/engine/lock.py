@@ -12,14 +12,14 @@ from typing import Iterator
 
 from ontpush.engine.orphans import orphans_ended
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import BadConfiguration, TryLater, unwritable
+from ontpush.facts.trouble import AtWork, BadConfiguration, unwritable
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def only_one(state_dir: bytes, name: bytes = b"lock", wait: bool = False) -> Iterator[None]:
-    """Hold a lock of the state directory, made if need be. TryLater where another holds it."""
+    """Hold a lock of the state directory, made if need be. AtWork where another holds it."""
     path = os.path.join(state_dir, name)
     try:
         os.makedirs(state_dir, mode=0o755, exist_ok=True)
@@ -36,7 +36,7 @@ def only_one(state_dir: bytes, name: bytes = b"lock", wait: bool = False) -> Ite
                     f"the disk of {shown(state_dir)} has no locks: mount it with flock (Lustre:"
                     " -o flock), or name another place with --state-dir"
                 ) from error
-            raise TryLater(
+            raise AtWork(
                 f"another tick holds {shown(path)}; this one leaves the work to it"
             ) from error
         with orphans_ended(descriptor, path):

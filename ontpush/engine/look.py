@@ -71,9 +71,7 @@ def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
 
 def run_token(entries: "List[os.DirEntry[bytes]]") -> bytes:
     """What lies directly in a run: its files may grow in place, so each one counts."""
-    parts = [
-        _entry_token(entry) for entry in entries if _finished_name(entry.name) not in OWN_FILES
-    ]
+    parts = [_entry_token(entry) for entry in entries if finished_name(entry.name) not in OWN_FILES]
     parts.sort()
     return bytes(new_md5(b"\0".join(parts)).digest())
 
@@ -303,7 +301,7 @@ def is_ours(directory: bytes, name: bytes, names: List[bytes]) -> bool:
     `directory` is relative to the run, `names` are all the names in it, sorted. One of ours
     that was being written when the power failed is ours too.
     """
-    name = _finished_name(name)
+    name = finished_name(name)
     if not directory and name in OWN_FILES:
         return True
     if not name.endswith(SIDECAR_SUFFIX):
@@ -313,6 +311,7 @@ def is_ours(directory: bytes, name: bytes, names: List[bytes]) -> bool:
     return place < len(names) and names[place] == of
 
 
-def _finished_name(name: bytes) -> bytes:
+def finished_name(name: bytes) -> bytes:
+    """The name that a file of ours will have once it is whole; any other name as it is."""
     ends = name.endswith(UNFINISHED_SUFFIX)
     return name[: -len(UNFINISHED_SUFFIX)] if ends else name

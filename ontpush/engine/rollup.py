@@ -10,6 +10,8 @@ from ontpush.engine.sums import new_md5
 from ontpush.facts.regular import open_regular
 from ontpush.facts.words import SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
+# A path has 4096 bytes at most, each escaped at worst.
+_LONGEST_LINE = 16384
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{32}) [ *](.+)\Z", re.DOTALL)
 _TO_ESCAPE = re.compile(rb"[\\\n\r]")
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
@@ -53,7 +55,7 @@ def parse_line(line: bytes, number: int) -> Listed:
 def read_rollup(path: bytes) -> Iterator[Listed]:
     """The lines of the roll-up at `path`, in its order. OSError, BadLine."""
     with open_regular(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             listed = parse_line(line, number)
             yield listed._replace(path=re.sub(rb"\A(\./+)+", b"", listed.path))
 

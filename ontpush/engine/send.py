@@ -18,6 +18,8 @@ from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, unwr
 _LINE = re.compile(rb"ontpush>(?P<item>.{11}) (?P<size>\d+) (?P<name>.*)\Z", re.DOTALL)
 # Bytes a second that a disk reads at worst.
 _SLOWEST_READ = 10 * 10**6
+# Of what is said on standard error, in bytes: the far end may talk without end.
+_MOST_SAID = 1 << 20
 
 OnFile = Callable[[int, int], None]
 Self = TypeVar("Self", bound="Call")
@@ -100,7 +102,8 @@ class Call:
             raise self._fault
         code = self._child.wait()
         self._errors.seek(0)
-        complaints = worth_showing(self._errors.read().decode("utf-8", "backslashreplace"))
+        said = self._errors.read(_MOST_SAID)
+        complaints = worth_showing(said)
         if self._child.timed_out:
             hours = human_time(self._transport.transfer_hours * 3600)
             raise TryLater(
@@ -108,7 +111,8 @@ class Call:
             )
         if code not in (0, 23, 24):
             raise trouble_of(self._transport, code, complaints)
-        return code == 0 or only_vanished(complaints), complaints
+        harmless = only_vanished(complaints) and len(said) < _MOST_SAID
+        return code == 0 or harmless, complaints
 
 
 def _temporary(parts: Iterable[bytes]) -> IO[bytes]:

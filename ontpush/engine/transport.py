@@ -41,7 +41,9 @@ class Destination(NamedTuple):
 def parse_destination(text: str) -> Destination:
     """DEST as the user gave it. WrongCall for what rsync or a forced command would mistake."""
     if text.startswith("rsync://") or re.match(r"[^/]*::", re.sub(r"\[[^]]*\]", "", text)):
-        raise WrongCall(f"{text}: an rsync daemon cannot be pushed to; give USER@HOST:DIRECTORY")
+        raise WrongCall(
+            f"{text}: is an rsync daemon, which nobody checks; give USER@HOST:DIRECTORY"
+        )
     remote = _REMOTE.match(text)
     if not remote:
         path = os.path.abspath(text)

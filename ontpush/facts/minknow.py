@@ -15,6 +15,9 @@ _SUMMARY = re.compile(rb"(final|sequencing)_summary.*\.txt\Z", re.DOTALL)
 _FINAL_SUMMARY = re.compile(rb"final_summary.*\.txt\Z", re.DOTALL)
 _KIND_OF_FILE = re.compile(rb"\.(?:(fast5)|(pod5)|(fastq|fq)(?:\.gz)?|(bam))\Z")
 _COUNT = re.compile(r"({})_files_in_(final_dest|fallback)\Z".format("|".join(DATA_KINDS)))
+_FIGURE = re.compile(r"[0-9]{1,18}\Z")
+# Counts that would be right for one kind; more say nothing.
+_MOST_POSSIBLE = 10000
 
 # Directories of /data that belong to MinKNOW itself and never hold a run.
 SERVICE_DIRECTORIES: FrozenSet[bytes] = frozenset(
@@ -74,7 +77,7 @@ class Promised:
         for line in text.splitlines():
             key, _, value = line.partition("=")
             found = _COUNT.match(key.strip())
-            if not found or not value.strip().isdigit():
+            if not found or not _FIGURE.match(value.strip()):
                 continue
             if found.group(2) == "fallback":
                 self.in_fallback[found.group(1)] += int(value)
@@ -85,6 +88,9 @@ class Promised:
                 self._unjudged.add(kind)
                 continue
             possible = set(stated[kind]) | {sum(stated[kind])}
+            if len(self.in_run[kind]) * len(possible) > _MOST_POSSIBLE:
+                self._unjudged.add(kind)
+                continue
             self.in_run[kind] = {a + b for a in self.in_run[kind] for b in possible}
 
     def complaints(self, present: Dict[str, int]) -> List[str]:

@@ -55,6 +55,12 @@ class TryLater(Trouble):
     code = "temporary"
 
 
+class AtWork(TryLater):
+    """Another tick holds the lock, and does what this one would."""
+
+    code = "at-work"
+
+
 class LedgerDamaged(TryLater):
     """The database of sums cannot be read; it has been set aside to be made anew."""
 
