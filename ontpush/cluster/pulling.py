@@ -84,6 +84,7 @@ class Pull:
         self.now = self._before._replace(token=token, error=None)
         self._changed_at = found.st_mtime
         self._corrupt_under = ""
+        self._has_published = False
         self.files = self.bytes = 0
 
     def go(self, remembered: Remembered) -> None:
@@ -227,6 +228,7 @@ class Pull:
         if md5 != self._delivered():
             os.makedirs(os.path.join(self._source.base, self._run), exist_ok=True)
             self._write(words.ROLLUP, lines)
+            self._has_published = True
         self.now = self.now._replace(rollup=md5)
 
     def _write(self, name: bytes, lines: Iterable[bytes]) -> None:
@@ -323,7 +325,8 @@ class Pull:
             self._log(words.LOG_WARN, warning)
         self.now = self.now._replace(warning=warning, state=words.WAITING)
         found = vouched(self._source.base, self._run)
-        if found and found.rollup == self.now.rollup and not self._corrupt_under:
+        is_as_marked = found is not None and found.rollup == self.now.rollup
+        if is_as_marked and not self._corrupt_under and not self._has_published:
             self.now = self.now._replace(state=words.DONE, mark=self._mark_here())
             return
         unlike = self._unlike(wanted)
