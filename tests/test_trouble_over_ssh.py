@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab.cluster import HOST, RRSYNC, Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
-from tests.program import Program, Ran, is_done, wait_for
+from tests.program import RSYNC, Program, Ran, is_done, wait_for
 
 
 @pytest.fixture
@@ -272,3 +272,23 @@ def test_no_program_of_the_user_takes_part(
     check_recovery(program, waiting, cluster)
     assert not master.exists()
     shutil.rmtree(ssh)
+
+
+def test_a_run_that_breaks_off_every_tick_keeps_no_other_from_its_turn(
+    program: Program, data: Path, cluster: Cluster
+) -> None:
+    stuck, other = (SimulatedRun(data, group=name, files=1) for name in ("a", "b"))
+    for each in (stuck, other):
+        each.write_all()
+    names = program.home / "names"
+    program.put_program(
+        "rsync",
+        f'case " $* " in *--files-from*) tr "\\0" "\\n" >{names};'
+        f" grep -q {stuck.path.name} {names} && exit 30;"
+        f' tr "\\n" "\\0" <{names} | {RSYNC} "$@"; exit $?;; esac\nexec {RSYNC} "$@"',
+    )
+    for _ in range(2):
+        ran = program.push(data, cluster.destination, "--json")
+        assert ran.code == 69
+    assert ran.runs[str(other.path.relative_to(data))]["state"] == "done"
+    assert is_done(cluster.directory / other.path.relative_to(data))

@@ -12,14 +12,7 @@ from ontpush.cluster.pulling import Pull, Pulled, Source
 from ontpush.engine.heartbeat import file_name, heartbeat_facts
 from ontpush.engine.mark import date_text
 from ontpush.facts.names import for_json, shown
-from ontpush.facts.trouble import (
-    OutOfReach,
-    RunFailed,
-    Trouble,
-    TryLater,
-    run_failed,
-    unwritable,
-)
+from ontpush.facts.trouble import RunFailed, Trouble, run_failed, unwritable
 from ontpush.facts.words import (
     DONE,
     FAILED,
@@ -92,11 +85,7 @@ def _turns(
     before: Dict[str, Pulled],
     remembered: Remembered,
 ) -> Iterator[Tuple[RunPulled, Optional[Trouble]]]:
-    """Each run's turn, until the sequencer is out of reach.
-
-    One passing fault may be the run's own, two in a row are the way's.
-    """
-    passing = 0
+    """Each run's turn, until one cannot reach the sequencer."""
     for run in _those_in_trouble_last(runs, before):
         known = before.get(for_json(run))
         turn, trouble = RunPulled(run, known or Pulled("", NEW), 0, 0), None
@@ -105,8 +94,7 @@ def _turns(
         elif run in rollups:
             turn, trouble = _pull(source, run, rollups[run], known, remembered)
         yield turn, trouble
-        passing = passing + 1 if isinstance(trouble, TryLater) else 0
-        if isinstance(trouble, OutOfReach) or passing == 2:
+        if not isinstance(trouble, (RunFailed, type(None))):
             return
 
 

@@ -1,7 +1,7 @@
 """One round over all runs below the source: a visit to each, and the heartbeat at the end."""
 
 import os
-from typing import List, NamedTuple, Tuple
+from typing import Iterable, List, Mapping, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
@@ -45,7 +45,7 @@ def go_round(tick: Tick) -> Round:
         tick.log.event(LOG_FAIL, error.run, error.message)
         troubles.append(error)
 
-    for found in find_runs(tick.source, complain):
+    for found in _those_in_trouble_last(find_runs(tick.source, complain), records):
         record = records.pop(found.path, None) or _record_of(tick, found)
         report = RunReport(record, 0, 0)
         if reachable:
@@ -59,6 +59,18 @@ def go_round(tick: Tick) -> Round:
     if reachable:
         troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
+
+
+def _those_in_trouble_last(
+    founds: Iterable[Found], records: Mapping[bytes, RunRecord]
+) -> List[Found]:
+    """So that one that breaks off every tick keeps no other from its turn."""
+
+    def was_in_trouble(found: Found) -> bool:
+        record = records.get(found.path)
+        return record is not None and record.error is not None
+
+    return sorted(founds, key=was_in_trouble)
 
 
 def _has_rested(before: RunRecord, after: RunRecord) -> bool:
