@@ -794,6 +794,19 @@ def test_a_roll_up_of_one_endless_line_fails_its_run_alone(
     assert sorted(facts["state"] for facts in ran.runs.values()) == ["done", "failed"]
 
 
+def test_a_roll_up_that_lists_very_deep_directories_fails_its_run_alone(
+    program: Program, run: SimulatedRun, login: Program
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    with (run.path / "md5sum").open("a") as file:
+        file.write(f"{'0' * 32}  {'d/' * 2000}file\n")
+    login.run("pull")
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "does `ontpush hash` run there?" in ran.err
+
+
 def test_what_the_other_end_says_is_shown_without_its_escapes(
     login: Program, sequencer: Cluster
 ) -> None:

@@ -397,22 +397,20 @@ class _Obstacles:
 
     def __init__(self, run: bytes) -> None:
         self._run = run
-        self._known: Dict[bytes, bytes] = {b"": b""}
+        self._clear: Set[bytes] = {b""}
 
     def on_the_way_to(self, path: bytes) -> bytes:
         """The obstacle, relative to the run; empty where there is none."""
-        obstacle = self._on_the_way_into(os.path.dirname(path))
-        is_directory = not obstacle and _is_directory(self._run + b"/" + path)
-        return path if is_directory else obstacle
-
-    def _on_the_way_into(self, directory: bytes) -> bytes:
-        if directory not in self._known:
-            obstacle = self._on_the_way_into(os.path.dirname(directory))
-            place = self._run + b"/" + directory
-            if not obstacle and os.path.lexists(place) and not _is_directory(place):
-                obstacle = directory
-            self._known[directory] = obstacle
-        return self._known[directory]
+        parts = path.split(b"/")
+        above = b"/".join(parts[:-1])
+        if above not in self._clear:
+            for count in range(1, len(parts)):
+                directory = b"/".join(parts[:count])
+                place = self._run + b"/" + directory
+                if os.path.lexists(place) and not _is_directory(place):
+                    return directory
+            self._clear.add(above)
+        return path if _is_directory(self._run + b"/" + path) else b""
 
 
 def _is_file(path: bytes) -> bool:
