@@ -6,7 +6,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.memory import Remembered, Standing
+from ontpush.cluster.memory import UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
@@ -145,8 +145,9 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
 
 def of_verification(instrument: Instrument, run: str, standing: Standing) -> Iterator[Condition]:
     """What was found here, or kept a run from being verified."""
+    again = ["sent again in vain"] * was_sent_in_vain(standing)
     if standing.bad_count:
-        files = bad_files(standing)
+        files = bad_files(standing) + (standing.error,) * bool(standing.error)
         yield Condition(
             words.VERIFICATION_FAILED,
             instrument.name,
@@ -156,7 +157,7 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             ),
             f"Do not use it. {_how_mended(instrument, standing)}",
             files,
-            "\n".join([*files, *["sent again in vain"] * was_sent_in_vain(standing)]),
+            "\n".join([*files, *again]),
         )
     elif standing.error:
         yield Condition(
@@ -164,8 +165,10 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             instrument.name,
             run,
             f"it could not be verified: {standing.error}",
-            "Mend what the message names; it is tried again by itself.",
-            same=standing.error,
+            _how_mended(instrument, standing)
+            if standing.verdict == UNVOUCHED
+            else "Mend what the message names; it is tried again by itself.",
+            same="\n".join([standing.error, *again]),
         )
 
 
@@ -177,6 +180,8 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
             " not lie there; what is called sha256 is not what MinKNOW says it wrote, so look at"
             " the disk of the instrument."
         )
+    if instrument.pulled and standing.verdict == UNVOUCHED:
+        return "Remove `md5sum` from the run: the next `ontpush pull` makes it anew, and the mark."
     if instrument.pulled:
         return "The next `ontpush pull` fetches what differs again, and it is verified anew."
     if was_sent_in_vain(standing):

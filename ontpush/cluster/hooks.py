@@ -11,7 +11,7 @@ import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.cluster.arrivals import vouched
-from ontpush.cluster.memory import Standing, read_json, write_json
+from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
 from ontpush.engine.children import Child
 from ontpush.engine.sums import new_md5
@@ -59,7 +59,7 @@ class Hook(NamedTuple):
 def hooks_of(hooks: Hooks, view: View) -> Iterator[Hook]:
     """Every command for every run of an instrument that is still to be followed."""
     for run, standing in view.remembered.runs.items():
-        if standing.follow:
+        if standing.follow and standing.verdict == GOOD:
             for command in hooks.commands:
                 yield Hook(view, run, standing, command, _path(hooks, view, run, command))
 

@@ -14,6 +14,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.checking import Check, Checker, program_environment, verify_command
 from ontpush.cluster.memory import UNCHECKED, Standing
+from ontpush.cluster.verdict import LOG_SUFFIX
 from ontpush.engine.log import EventLog
 from ontpush.engine.orphans import tick_mark
 from ontpush.engine.transport import environment
@@ -87,7 +88,7 @@ class Slurm:
         why = f"Slurm job {standing.job} ended as {state or 'unknown'} and left no verdict"
         lost = standing._replace(job="", missing_at=0)
         if standing.tries >= self._wishes.tries:
-            log = shown(check.verdict + b".log")
+            log = shown(check.verdict + LOG_SUFFIX)
             why += f", the {standing.tries}. of {self._wishes.tries} tries: see {log}"
             return lost._replace(verdict=UNCHECKED, error=why, since=now)
         place = f"{check.instrument}/{check.run}".encode("utf-8", "surrogateescape")
@@ -112,7 +113,7 @@ class Slurm:
             "--chdir=/",
             "--open-mode=append",
             "--output",
-            os.fsdecode(check.verdict + b".log"),
+            os.fsdecode(check.verdict + LOG_SUFFIX),
         ]
         told = _ask([*command, *self._wishes.flags], _script(self._checker, check))
         found = re.match(r"\d+", told)

@@ -22,7 +22,15 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
-from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
+from ontpush.cluster.memory import (
+    CHECKING,
+    GOOD,
+    UNCHECKED,
+    UNVOUCHED,
+    Memory,
+    Remembered,
+    Standing,
+)
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import load_notices, news, save_notices
 from ontpush.cluster.requests import request_again
@@ -120,6 +128,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     before = watch.memory.load(instrument.name)
     beat, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
+    _note_unvouched(watch, sight, instrument, before, remembered)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
@@ -213,13 +222,28 @@ def _note(
     )
 
 
+def _note_unvouched(
+    watch: Watch, sight: Sight, instrument: Instrument, before: Remembered, now: Remembered
+) -> None:
+    """Log each run that the instrument calls done and that nothing here vouches for, once."""
+    for run, standing in now.runs.items():
+        known = before.runs.get(run)
+        is_told = known is not None and known.error == standing.error
+        if standing.verdict == UNVOUCHED and standing.error and not is_told:
+            place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+            sight.troubles.append(RunFailed(standing.error, place))
+            watch.log.event(LOG_FAIL, place, standing.error)
+
+
 def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
     """Only what has been written down may go."""
+    state, name = watch.memory.directory, view.instrument.name
     for run, standing in checking(before).items():
         after = view.remembered.runs.get(run)
-        if after is None or after.verdict != standing.verdict or after[:2] != standing[:2]:
-            name = view.instrument.name
-            drop_verdict(verdict_path(watch.memory.directory, name, run, standing))
+        path = verdict_path(state, name, run, standing)
+        is_awaited = after is not None and after.verdict == CHECKING
+        if after is None or not is_awaited or path != verdict_path(state, name, run, after):
+            drop_verdict(path, keep_log=after is not None and after.verdict == UNCHECKED)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:
@@ -259,7 +283,7 @@ def _verified(sight: Sight) -> List[Message]:
         of_verified(view, run, standing)
         for view in sight.views.values()
         for run, standing in view.remembered.runs.items()
-        if standing.untold
+        if standing.untold and standing.verdict == GOOD
     ]
 
 
@@ -280,7 +304,8 @@ def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
     for view in sight.views.values():
         runs = view.remembered.runs
-        fresh = [run for run, each in runs.items() if each.untold or each.follow]
+        good = {run: each for run, each in runs.items() if each.verdict == GOOD}
+        fresh = [run for run, each in good.items() if each.untold or each.follow]
         changed = False
         for run in fresh:
             standing = runs[run]
