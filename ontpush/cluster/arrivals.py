@@ -154,8 +154,9 @@ def _is_over(begun: int, seconds: float, now: int) -> bool:
 
 
 def is_there(base: bytes, run: str) -> bool:
-    """Whether there is a directory where the run should be."""
-    return os.path.isdir(os.path.join(base, run.encode("utf-8", "surrogateescape")))
+    """Whether there is a directory where the run should be, as far as one can see."""
+    path = os.path.join(base, run.encode("utf-8", "surrogateescape"))
+    return os.path.isdir(path) or not os.path.isdir(base)
 
 
 def _candidates(

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from ontpush.cluster.inside import relative_path
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import shown
+from ontpush.facts.names import for_json, shown
 from ontpush.facts.regular import open_regular
-from ontpush.facts.trouble import TryLater
+from ontpush.facts.trouble import BadConfiguration, TryLater
 
 CHECKING = "checking"
 GOOD = "verified"
@@ -55,6 +55,7 @@ class Standing(NamedTuple):
     job: str = ""
     tries: int = 0
     missing_at: int = 0
+    submitted_at: int = 0
     seen: str = ""
 
 
@@ -64,12 +65,14 @@ _DEFAULTS = Standing("", "", "", 0)
 class Remembered(NamedTuple):
     """What is known of one instrument: its runs by path, when its tree was searched last.
 
-    `known_since` is when it was first seen, or expected.
+    `known_since` is when it was first seen, or expected; `quiet_at` when it was found last that
+    nothing comes in, of one that is silent.
     """
 
     runs: Dict[str, Standing]
     searched_at: int
     known_since: int
+    quiet_at: int = 0
 
 
 class Memory:
@@ -78,6 +81,23 @@ class Memory:
     def __init__(self, state: bytes) -> None:
         self.directory = state
 
+    def claim(self, root: bytes) -> None:
+        """Let the state be that of this root alone. BadConfiguration if it is another's. TryLater.
+
+        Two roots with one state would each end what is wrong with the other.
+        """
+        path = os.path.join(self.directory, b"root.json")
+        known = read_json(path).get("root")
+        if not isinstance(known, str):
+            write_json(path, {"root": for_json(root)})
+        elif known != for_json(root):
+            other = shown(known.encode("utf-8", "surrogatepass"))
+            raise BadConfiguration(
+                f"the state in {shown(self.directory)} is that of {other}, not of {shown(root)}:"
+                " give each root a state_dir of its own; if the one was moved to the other, remove"
+                f" {shown(path)}"
+            )
+
     def load(self, instrument: str) -> Remembered:
         """What is remembered of an instrument."""
         facts = read_json(self._path(instrument))
@@ -85,7 +105,8 @@ class Memory:
             runs = {run: _standing(each) for run, each in facts["runs"].items()}
             for run in runs:
                 relative_path(run)
-            return Remembered(runs, _whole(facts["searched_at"]), _whole(facts["known_since"]))
+            times = [facts["searched_at"], facts["known_since"], facts.get("quiet_at", 0)]
+            return Remembered(runs, *map(_whole, times))
         except (KeyError, TypeError, ValueError, AttributeError):
             return Remembered({}, 0, 0)
 

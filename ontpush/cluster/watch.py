@@ -17,7 +17,9 @@ from ontpush.cluster.conditions import (
     of_disk,
     of_instrument,
     of_runs,
+    of_unasked,
     of_unheard,
+    quiet_since,
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
@@ -45,7 +47,7 @@ from ontpush.cluster.verdict import (
 )
 from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
     LOG_FAIL,
@@ -102,7 +104,7 @@ def look(watch: Watch) -> Sight:
     sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
-    for instrument in instruments(watch.root, watch.pulled):
+    for instrument in _fleet(watch):
         try:
             view, found = _look_at(watch, instrument, sight)
         except OSError as error:
@@ -123,11 +125,26 @@ def look(watch: Watch) -> Sight:
     return sight
 
 
+def _fleet(watch: Watch) -> List[Instrument]:
+    try:
+        return instruments(watch.root, watch.pulled)
+    except OSError as error:
+        raise _lost(watch, error) from error
+
+
+def _lost(watch: Watch, error: OSError) -> OutOfReach:
+    """The root was there when the tick began."""
+    return OutOfReach(
+        f"{shown(watch.root)}: cannot be read any more: {error.strerror}; is its disk mounted?"
+    )
+
+
 def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
     """One instrument: take up what is new, and what verifications found."""
     before = watch.memory.load(instrument.name)
-    beat, conditions = _hear(watch, instrument, before)
+    beat, quiet_at, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
+    remembered = remembered._replace(quiet_at=quiet_at)
     _note_unvouched(watch, sight, instrument, before, remembered)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
@@ -137,7 +154,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
         remembered.runs[run] = after
         if after.verdict != CHECKING:
             _note(watch, sight, instrument, run, remembered)
-    _ask(watch, sight, instrument, before, remembered)
+    conditions += _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
     view = View(instrument, beat, remembered)
@@ -154,7 +171,11 @@ def _go_on(
     where = run.encode("utf-8", "surrogateescape")
     verdict = read_verdict(path)
     if verdict is not None:
-        return settle(instrument, where, standing, verdict)
+        after = settle(instrument, where, standing, verdict)
+        if after and after.verdict == CHECKING and verdict.is_passing:
+            place = instrument.name.encode() + b"/" + where
+            watch.log.event(LOG_WARN, place, f"{verdict.error}; it is tried again")
+        return after
     check = Check(instrument.name, run, os.path.join(instrument.base, where), path)
     if sight.slurm:
         return sight.slurm.follow(check, standing)
@@ -164,8 +185,8 @@ def _go_on(
 
 def _ask(
     watch: Watch, sight: Sight, instrument: Instrument, before: Remembered, now: Remembered
-) -> None:
-    """Ask an instrument to send runs again, or no longer; where that fails the rest goes on.
+) -> List[Condition]:
+    """Ask an instrument to send runs again, or no longer; why it cannot be, where it cannot.
 
     Before it is written down how they stand: a request is never forgotten.
     """
@@ -176,23 +197,28 @@ def _ask(
             watch.log.event(LOG_WARN, name + b"/" + run, why)
     except OSError as error:
         where = shown(instrument.base + b"/" + HEARTBEAT_DIRECTORY)
-        why = f"cannot be asked to send again: {where}: {error.strerror}; let this user write there"
-        sight.troubles.append(Trouble(f"{instrument.name}: {why}"))
-        watch.log.event(LOG_WARN, name, why)
+        why = f"{where}: {error.strerror}"
+        message = f"cannot be asked to send again: {why}; let this user write there"
+        watch.log.event(LOG_WARN, name, message)
+        if now.runs != before.runs:
+            sight.troubles.append(Trouble(f"{instrument.name}: {message}"))
+        return [of_unasked(instrument, why)]
+    return []
 
 
 def _hear(
     watch: Watch, instrument: Instrument, before: Remembered
-) -> Tuple[Optional[Heartbeat], List[Condition]]:
-    """What an instrument says of itself, if anything, and what is wrong with it as a whole."""
+) -> Tuple[Optional[Heartbeat], int, List[Condition]]:
+    """What an instrument says of itself, since when nothing comes, and what is wrong with it."""
     if instrument.heartbeat is None:
         since = before.known_since or time.time()
-        return None, list(of_unheard(instrument, since, watch.limits))
+        return None, 0, list(of_unheard(instrument, since, watch.limits))
     try:
         beat = read_heartbeat(instrument.heartbeat)
     except BadHeartbeat as error:
-        return None, [of_bad_heartbeat(instrument, str(error))]
-    return beat, list(of_instrument(instrument, beat, watch.limits))
+        return None, 0, [of_bad_heartbeat(instrument, str(error))]
+    quiet_at = quiet_since(instrument, beat, watch.limits, before.quiet_at)
+    return beat, quiet_at, list(of_instrument(instrument, beat, watch.limits, bool(quiet_at)))
 
 
 def _note(
@@ -247,7 +273,10 @@ def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:
-    disk = os.statvfs(watch.root)
+    try:
+        disk = os.statvfs(watch.root)
+    except OSError as error:
+        raise _lost(watch, error) from error
     yield from of_disk(
         "",
         shown(watch.root),
