@@ -114,6 +114,14 @@ def gridion(root: Path) -> Path:
 
 
 @pytest.fixture
+def pushed(program: Program, run: SimulatedRun, data: Path, gridion: Path) -> Path:
+    """A done run, as it lies at the cluster."""
+    run.write_all()
+    program.pushed(data, gridion)
+    return gridion / run.path.relative_to(data)
+
+
+@pytest.fixture
 def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
     """A mail server with nothing in it."""
     with Mailbox(tmp_path / "mail") as mailbox:

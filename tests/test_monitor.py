@@ -48,14 +48,6 @@ def done_run(name: str, rollup: str = "0" * 32) -> dict[str, object]:
     return {"run": name, "state": "done", "rollup": rollup, "done_at": 1, "files": 1, "bytes": 1}
 
 
-@pytest.fixture
-def pushed(program: Program, run: SimulatedRun, data: Path, gridion: Path) -> Path:
-    """A done run, as it lies at the cluster."""
-    run.write_all()
-    program.pushed(data, gridion)
-    return gridion / run.path.relative_to(data)
-
-
 # -- verifying ----------------------------------------------------------------------------
 
 
@@ -194,7 +186,10 @@ def test_a_run_that_was_renamed_with_its_mark_is_not_verified(
     pushed.rename(pushed.with_name("other"))
     heartbeat(gridion).unlink()
     beat(gridion, done_run(os.path.relpath(pushed.with_name("other"), gridion)))
-    assert ticked(monitor)["runs"] == []
+    ran = monitor.run("monitor", "--json")
+    assert ran.json["data"]["runs"] == []
+    assert "gridion" in ran.err
+    assert "no rsync.done here vouches" in ran.err
 
 
 def test_a_run_that_no_heartbeat_lists_is_found_in_the_tree(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,3 +181,107 @@ def test_a_job_that_vanishes_without_a_trace_is_given_up_after_a_while(
     slurm.wait_until_idle()
     assert monitor.run("monitor").is_silent
     assert is_verified(run)
+
+
+# -- a Slurm that misbehaves ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_slurm(monitor: Program) -> Program:
+    """Programs that take a job and say what a test lets them say; each call leaves a line."""
+    monitor.settings.update(verify_in="slurm", silent_minutes=10**6)
+    monitor.put_program("sbatch", "cat >/dev/null; echo sbatch >>$ONTPUSH_TEST/calls; echo 77")
+    monitor.put_program("squeue", "echo squeue $* >>$ONTPUSH_TEST/calls")
+    monitor.put_program("sacct", "echo sacct >>$ONTPUSH_TEST/calls; echo FAILED")
+    monitor.put_program("scontrol", "echo scontrol >>$ONTPUSH_TEST/calls; exit 1")
+    return monitor
+
+
+def calls(monitor: Program, name: str) -> list[str]:
+    lines = (monitor.home / "calls").read_text().splitlines()
+    return [line for line in lines if line.split()[0] == name]
+
+
+def test_the_output_that_a_mail_names_is_there(
+    odd_slurm: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    odd_slurm.settings["slurm_tries"] = 1
+    odd_slurm.put_program(
+        "sbatch",
+        'cat >/dev/null; echo 77; for each; do case $each in *.log) echo why >"$each";; esac; done',
+    )
+    assert odd_slurm.run("monitor").is_silent
+    assert odd_slurm.run("monitor").code == 1
+    (log,) = (odd_slurm.state / "checks").iterdir()
+    assert log.read_text() == "why\n"
+    (mail,) = mailbox.mails()
+    assert str(log) in content(mail, "plain").replace("\n", "")
+    assert odd_slurm.run("monitor").is_silent
+    assert log.exists()
+
+
+def test_a_greeting_before_the_number_of_a_job_is_passed_over(
+    odd_slurm: Program, pushed: Path
+) -> None:
+    odd_slurm.put_program(
+        "sbatch", "cat >/dev/null; echo x >>$ONTPUSH_TEST/calls; printf 'Welcome to 3\\n77;lab\\n'"
+    )
+    odd_slurm.put_program("squeue", "echo 77 RUNNING")
+    assert odd_slurm.run("monitor").is_silent
+    assert odd_slurm.run("monitor").is_silent
+    assert len(calls(odd_slurm, "x")) == 1
+
+
+def test_an_sbatch_that_gives_no_number_is_given_up_and_told(
+    odd_slurm: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    odd_slurm.put_program(
+        "sbatch", "cat >/dev/null; echo x >>$ONTPUSH_TEST/calls; printf '\\033[31mred\\n'"
+    )
+    for _ in range(5):
+        assert "\033" not in odd_slurm.run("monitor").err
+    assert len(calls(odd_slurm, "x")) == 3
+    (subject,) = mailbox.subjects()
+    assert subject.startswith("verification failed")
+
+
+def test_a_job_that_is_held_is_told_after_a_day(
+    odd_slurm: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    assert odd_slurm.run("monitor").is_silent
+    odd_slurm.put_program("squeue", "echo 77 PENDING")
+    assert odd_slurm.run("monitor").is_silent
+    assert mailbox.subjects() == []
+    odd_slurm.put_clock_forward(25 * 3600)
+    assert odd_slurm.run("monitor").is_silent
+    (mail,) = mailbox.mails()
+    assert "squeue -j 77" in content(mail, "plain")
+    assert odd_slurm.run("monitor").is_silent
+    assert mailbox.subjects() == []
+
+
+def test_programs_that_hang_are_asked_once_a_look(
+    odd_slurm: Program, program: Program, data: Path, gridion: Path
+) -> None:
+    push_runs(program, data, gridion, 4)
+    count = "n=$(wc -l <$ONTPUSH_TEST/calls); echo $n"
+    odd_slurm.put_program("sbatch", f"cat >/dev/null; echo sbatch >>$ONTPUSH_TEST/calls; {count}")
+    assert odd_slurm.run("monitor").is_silent
+    for name in ("sacct", "scontrol"):
+        odd_slurm.put_program(name, f"echo {name} >>$ONTPUSH_TEST/calls; exec sleep 600")
+    (odd_slurm.modules / "sitecustomize.py").write_text(
+        "import ontpush.cluster.slurm\nontpush.cluster.slurm._LIMIT = 0.5\n"
+    )
+    ran = odd_slurm.run("monitor")
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert "scontrol has not answered" in line
+    assert (len(calls(odd_slurm, "sacct")), len(calls(odd_slurm, "scontrol"))) == (1, 1)
+
+
+def test_the_queue_is_asked_for_by_number_where_the_user_has_no_name(
+    odd_slurm: Program, pushed: Path
+) -> None:
+    assert odd_slurm.run("monitor").is_silent
+    (asked,) = calls(odd_slurm, "squeue")
+    assert f"-u {os.geteuid()} " in asked

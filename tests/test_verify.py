@@ -192,3 +192,52 @@ def test_a_state_that_cannot_be_read_only_makes_verify_read_every_file(
     assert bad(program.run("verify", "--json", run.path)) == [(f"pod5_pass/{path.name}", "md5")]
     assert "every file is read" in program.told("WARN")[0]
     assert {each.name for each in program.state.iterdir()} == {"ledger.sqlite3", "lock"}
+
+
+GROWS = """\
+import os
+_readv = os.readv
+def _and_grow(descriptor, buffers):
+    count = _readv(descriptor, buffers)
+    path = os.readlink("/proc/self/fd/%d" % descriptor)
+    grown = os.environ["ONTPUSH_TEST"] + "/grown"
+    if path.endswith(".pod5") and ({for_ever} or not os.path.exists(grown)):
+        open(grown, "w").close()
+        with open(path, "ab") as file:
+            file.write(b"rot")
+    return count
+os.readv = _and_grow
+"""
+
+
+def test_a_file_that_grows_while_it_is_read_is_judged_by_what_it_is_then(
+    program: Program, sent: Path
+) -> None:
+    (program.modules / "sitecustomize.py").write_text(GROWS.format(for_ever=False))
+    ran = program.run("verify", "--json", sent)
+    assert ran.code == 1
+    ((path, problem),) = bad(ran)
+    assert path.endswith(".pod5")
+    assert problem == "md5"
+
+
+def test_a_file_that_changes_for_ever_is_not_all_well(program: Program, sent: Path) -> None:
+    (program.modules / "sitecustomize.py").write_text(GROWS.format(for_ever=True))
+    ran = program.run("verify", sent)
+    assert ran.code == 1
+    assert ".pod5 changes while it is read" in ran.err
+
+
+def test_what_the_roll_up_lists_is_no_sidecar(program: Program, data: Path, arrived: Path) -> None:
+    run = SimulatedRun(data, files=1)
+    run.write_all()
+    program.pushed(data, arrived)
+    file = next(run.path.glob("pod5_pass/*"))
+    file.rename(data / "kept.pod5")
+    file.with_name(file.name + ".md5").write_text("a file like any other\n")
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert (there / file.relative_to(run.path)).exists()
+    assert bad(program.run("verify", "--json", there)) == [
+        (str(file.relative_to(run.path)), "extra")
+    ]

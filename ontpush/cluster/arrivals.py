@@ -4,6 +4,7 @@ A run that the heartbeat calls done with the roll-up that we know costs no look 
 a tick costs what is new, not what there is.
 """
 
+import contextlib
 import os
 import time
 import zlib
@@ -12,14 +13,28 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of
-from ontpush.cluster.memory import CHECKING, CORRUPT, GOOD, UNCHECKED, Remembered, Standing
+from ontpush.cluster.memory import (
+    CHECKING,
+    CORRUPT,
+    GOOD,
+    UNCHECKED,
+    UNVOUCHED,
+    Remembered,
+    Standing,
+)
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import md5_of_rollup, read_mark
 from ontpush.facts.names import below, shown
-from ontpush.facts.words import DONE, DONE_MARK, VERIFIED_MARK
+from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
 _DAY = 86400
 _HOUR = 3600
+# It is read while nothing else is looked at. A run of ten million files has a smaller one.
+_LARGEST_ROLLUP = 1 << 30
+_NOTHING_VOUCHES = (
+    "the instrument calls it done, and no rsync.done here vouches for the md5sum beside it: one of"
+    " them is damaged or missing"
+)
 
 
 class Vouched(NamedTuple):
@@ -36,15 +51,57 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     """What the done mark in the run vouches for at this moment; None where it does not."""
     try:
         with opened_inside(base, run) as directory:
-            mark, rollup = read_mark(path_of(directory)), md5_of_rollup(path_of(directory))
-            made_ns = os.lstat(path_of(directory) + b"/" + DONE_MARK).st_mtime_ns
+            where = path_of(directory)
+            mark = read_mark(where)
+            # A mark that was renamed together with its run was never made for what lies here.
+            if mark is None or mark.get("run") != shown(run):
+                return None
+            if os.lstat(where + b"/" + ROLLUP).st_size > _LARGEST_ROLLUP:
+                return None
+            rollup = md5_of_rollup(where)
+            made_ns = os.lstat(where + b"/" + DONE_MARK).st_mtime_ns
     except OSError:
         return None
-    if mark is None or rollup is None or mark.get("rollup") != rollup:
+    if rollup is None or mark.get("rollup") != rollup:
         return None
-    # A mark that was renamed together with its run was never made for what lies here.
-    is_ours = mark.get("run") == shown(run).strip()
-    return Vouched(rollup, "{} {}".format(mark["date"], made_ns)) if is_ours else None
+    return Vouched(rollup, "{} {}".format(mark["date"], made_ns))
+
+
+def is_as_found(base: bytes, run: bytes, standing: Standing) -> bool:
+    """Whether what lies there is vouched for as it was when the run was looked at last."""
+    if _trace(base, run) == standing.seen:
+        return True
+    found = vouched(base, run)
+    if standing.verdict == UNVOUCHED:
+        return found is None
+    return found == (standing.rollup, standing.marked)
+
+
+def _trace(base: bytes, run: bytes) -> str:
+    """Changes when mark or roll-up do; empty where one of them is not there."""
+    try:
+        with opened_inside(base, run) as directory:
+            paths = [path_of(directory) + b"/" + name for name in (DONE_MARK, ROLLUP)]
+            found = [os.lstat(path) for path in paths]
+    except OSError:
+        return ""
+    return " ".join(
+        f"{each.st_ino}/{each.st_size}/{each.st_mtime_ns}/{each.st_ctime_ns}" for each in found
+    )
+
+
+def _changed_at(base: bytes, run: bytes) -> Optional[float]:
+    """When mark, roll-up or their directory changed last; None where there is no such run."""
+    try:
+        with opened_inside(base, run) as directory:
+            changed_at = os.fstat(directory).st_ctime
+            for name in (DONE_MARK, ROLLUP):
+                with contextlib.suppress(FileNotFoundError):
+                    of_file = os.lstat(path_of(directory) + b"/" + name).st_ctime
+                    changed_at = max(changed_at, of_file)
+    except OSError:
+        return None
+    return changed_at
 
 
 def was_verified(base: bytes, run: bytes, rollup: str) -> bool:
@@ -65,30 +122,41 @@ def take_note(
 ) -> Remembered:
     """What is remembered, with what is newly vouched for, or due to be verified again."""
     now = int(time.time())
-    remembered = remembered._replace(known_since=remembered.known_since or now)
+    is_new = not remembered.known_since
+    known_since = now if is_new else min(remembered.known_since, now)
+    remembered = remembered._replace(known_since=known_since)
+    moment = _Moment(instrument.base, beat.arrived_at if beat else 0, now, is_new)
     runs = dict(remembered.runs)
     for run, facts in _candidates(instrument, beat, remembered, now):
         name = run.decode("utf-8", "surrogateescape")
         standing = runs.get(name)
         if not _is_known(standing, facts):
-            new = _look(instrument, run, standing, facts, now)
+            new = _look(moment, run, standing, facts)
             if new:
                 runs[name] = new
     for name, standing in runs.items():
-        is_bad = standing.verdict in (CORRUPT, UNCHECKED)
-        if is_bad and now - standing.since >= remind_seconds:
+        if not _is_over(standing.since, remind_seconds, now):
+            continue
+        if standing.verdict in (CORRUPT, UNCHECKED):
             # Somebody may have mended it here.
-            runs[name] = standing._replace(
-                verdict=CHECKING, since=now, job="", tries=0, found_bad=0
-            )
+            runs[name] = check_again(standing, now)._replace(tries=0, found_bad=0)
+        elif standing.verdict == UNVOUCHED:
+            runs[name] = standing._replace(since=now, found_bad=0)
     if not _search_is_due(instrument.name, beat, remembered, now):
         return remembered._replace(runs=runs)
-    kept = {run: each for run, each in runs.items() if _is_there(instrument.base, run)}
+    kept = {run: each for run, each in runs.items() if is_there(instrument.base, run)}
     return remembered._replace(runs=kept, searched_at=now)
 
 
-def _is_there(base: bytes, run: str) -> bool:
-    return os.path.isdir(os.path.join(base, run.encode("utf-8", "surrogateescape")))
+def _is_over(begun: int, seconds: float, now: int) -> bool:
+    """Whether a time has passed since; one in the future is of a clock that was ahead."""
+    return not 0 <= now - begun < seconds
+
+
+def is_there(base: bytes, run: str) -> bool:
+    """Whether there is a directory where the run should be, as far as one can see."""
+    path = os.path.join(base, run.encode("utf-8", "surrogateescape"))
+    return os.path.isdir(path) or not os.path.isdir(base)
 
 
 def _candidates(
@@ -111,9 +179,10 @@ def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered,
     heartbeat it is asked every hour.
     """
     if beat is None:
-        return now - remembered.searched_at >= _HOUR
+        return _is_over(remembered.searched_at, _HOUR, now)
     own_second = zlib.crc32(name.encode()) % _DAY
-    return remembered.searched_at < (now - own_second) // _DAY * _DAY + own_second
+    last = (now - own_second) // _DAY * _DAY + own_second
+    return not last <= remembered.searched_at <= now
 
 
 def _done_runs(base: bytes) -> List[bytes]:
@@ -128,38 +197,96 @@ def _is_known(standing: Optional[Standing], facts: Optional[RunFacts]) -> bool:
     return (
         standing is not None
         and facts is not None
-        and standing.verdict != CORRUPT
+        and standing.verdict not in (CORRUPT, UNVOUCHED)
         and (standing.rollup, standing.told_done) == (facts.rollup, facts.done_at)
     )
 
 
+class _Moment(NamedTuple):
+    """What a look at a run has to know besides: see `take_note`.
+
+    `is_new`: nothing is remembered of the instrument.
+    """
+
+    base: bytes
+    heard_at: float
+    now: int
+    is_new: bool
+
+
 def _look(
-    instrument: Instrument,
+    moment: _Moment, run: bytes, standing: Optional[Standing], facts: Optional[RunFacts]
+) -> Optional[Standing]:
+    """How a run stands that may be vouched for anew; None where nothing is known of it yet."""
+    seen = _trace(moment.base, run)
+    if standing and standing.seen == seen:
+        is_vouched = standing.verdict != UNVOUCHED
+        found = Vouched(standing.rollup, standing.marked) if is_vouched else None
+    else:
+        found = vouched(moment.base, run)
+    if found is None:
+        return _not_vouched(moment, run, standing, facts, seen)
+    told = facts.done_at if facts and facts.rollup == found.rollup else 0
+    if standing is None:
+        new = Standing(found.rollup, found.marked, CHECKING, moment.now, told, seen=seen)
+        # Later on we know which marks are ours: whoever sends the runs could write one too.
+        is_old = moment.is_new and was_verified(moment.base, run, found.rollup)
+        return new._replace(verdict=GOOD) if is_old else new
+    is_same = standing.verdict != UNVOUCHED and found == (standing.rollup, standing.marked)
+    new = standing if is_same else vouched_anew(standing, found, moment.now)
+    return new._replace(told_done=told or new.told_done, seen=seen)
+
+
+def _not_vouched(
+    moment: _Moment,
     run: bytes,
     standing: Optional[Standing],
     facts: Optional[RunFacts],
-    now: int,
+    seen: str,
 ) -> Optional[Standing]:
-    """How a run stands that may be vouched for anew; None where nothing is known of it yet."""
-    found = vouched(instrument.base, run)
-    if found is None:
+    """How a run stands that the instrument calls done, and that nothing here vouches for.
+
+    That may be because it has just been opened again. But if the instrument said so after the last
+    change here, in a heartbeat that it sends at the end of its ticks, then something is wrong.
+    """
+    changed_at = _changed_at(moment.base, run)
+    if facts is None or changed_at is None:
         return standing
-    told = facts.done_at if facts and facts.rollup == found.rollup else 0
-    if standing and (standing.rollup, standing.marked) == found:
-        return standing._replace(told_done=told or standing.told_done)
-    new = Standing(found.rollup, found.marked, CHECKING, now, told)
-    if standing is None:
-        is_old = was_verified(instrument.base, run, found.rollup)
-        return new._replace(verdict=GOOD) if is_old else new
+    new = unvouched(standing or Standing("", "", UNVOUCHED, moment.now), moment.now)
+    new = new._replace(seen=seen)
+    if moment.heard_at <= changed_at:
+        return new
+    if (new.error, new.told_done) == (_NOTHING_VOUCHES, facts.done_at):
+        return new
+    found_bad = new.found_bad + 1
+    return new._replace(error=_NOTHING_VOUCHES, told_done=facts.done_at, found_bad=found_bad)
+
+
+def check_again(standing: Standing, now: int) -> Standing:
+    """A run that is to be verified once more as it is vouched for."""
+    # Each check has a time of its own, and so a verdict of its own.
+    since = now if now != standing.since else now + 1
+    return standing._replace(verdict=CHECKING, since=since, job="", missing_at=0)
+
+
+def vouched_anew(standing: Standing, found: Vouched, now: int) -> Standing:
+    """A run that was marked once more, or for another roll-up.
+
+    What was wrong stays wrong until the run has been verified.
+    """
     is_same = standing.rollup == found.rollup
-    # What was wrong stays wrong until the run has been verified.
-    return new._replace(
-        bad=standing.bad,
-        bad_count=standing.bad_count,
-        error=standing.error,
-        again=is_same and (standing.verdict == GOOD or standing.again),
-        found_bad=standing.found_bad if is_same else 0,
-    )
+    new = check_again(standing, now)._replace(rollup=found.rollup, marked=found.marked, tries=0)
+    if not is_same:
+        return new._replace(untold=False, follow=False, again=False, found_bad=0)
+    return new._replace(again=standing.again or standing.verdict == GOOD)
+
+
+def unvouched(standing: Standing, now: int) -> Standing:
+    """A run that nothing vouches for any more; what was wrong with it stays wrong."""
+    if standing.verdict == UNVOUCHED:
+        return standing
+    again = standing.again or standing.verdict == GOOD
+    return standing._replace(verdict=UNVOUCHED, since=now, job="", again=again, seen="")
 
 
 def checking(remembered: Remembered) -> Dict[str, Standing]:

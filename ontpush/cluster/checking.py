@@ -11,8 +11,11 @@ import ontpush
 from ontpush.cluster.memory import write_json
 from ontpush.engine.children import Child
 from ontpush.engine.transport import environment
+from ontpush.facts.names import shown
+from ontpush.facts.trouble import Stopped, unwritable
 
 _KEPT_SECONDS = 30 * 86400
+_OUTPUT_KEPT_SECONDS = 400 * 86400
 
 
 class Check(NamedTuple):
@@ -42,11 +45,19 @@ def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
 
 
 def clear_away(state: bytes) -> None:
-    """Remove what verifications left that nobody waits for: a run was opened again meanwhile."""
-    directory = os.path.join(state, b"checks")
+    """Remove what verifications left that nobody waits for, and what hooks printed long ago.
+
+    That a hook was started is remembered for ever.
+    """
+    _remove_old(os.path.join(state, b"checks"), b"", _KEPT_SECONDS)
+    _remove_old(os.path.join(state, b"hooks"), b".out", _OUTPUT_KEPT_SECONDS)
+
+
+def _remove_old(directory: bytes, suffix: bytes, seconds: float) -> None:
     with contextlib.suppress(FileNotFoundError):
         for entry in list(os.scandir(directory)):
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _KEPT_SECONDS:
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if entry.name.endswith(suffix) and age > seconds:
                 os.unlink(entry.path)
 
 
@@ -64,7 +75,15 @@ def program_environment() -> Mapping[str, str]:
 
 
 def verify_here(checker: Checker, check: Check) -> None:
-    """Verify one run and leave its verdict; without one, the next tick tries again."""
+    """Verify one run and leave its verdict; without one, the next tick tries again. Trouble."""
+    try:
+        _verify_here(checker, check)
+    except OSError as error:
+        advice = "let this user write there"
+        raise unwritable(f"a verdict in {shown(checker.state)}", error, advice) from error
+
+
+def _verify_here(checker: Checker, check: Check) -> None:
     os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
     unfinished = check.verdict + b".new"
     command = verify_command(checker, check.path)
@@ -74,11 +93,17 @@ def verify_here(checker: Checker, check: Check) -> None:
         with child:
             for line in child.lines():
                 printed.write(line + b"\n")
-            child.wait()
-        if child.timed_out:
-            why = f"it took longer than {checker.hours:g} hours: raise verify_hours"
-            os.unlink(unfinished)
-            write_json(check.verdict, {"data": {}, "errors": [{"message": why}]})
-            return
+            code = child.wait()
+    if child.timed_out:
+        why = f"it took longer than {checker.hours:g} hours: raise verify_hours"
+        write_json(check.verdict, {"data": {}, "errors": [{"message": why}]})
+    elif code < 0:
+        why = f"its process was ended by signal {-code}: is there memory enough?"
+        error = {"code": Stopped.code, "message": why}
+        write_json(check.verdict, {"data": {}, "errors": [error]})
+    else:
+        with contextlib.suppress(FileNotFoundError):  # another tick does not wait for it any more
+            os.replace(unfinished, check.verdict)
+        return
     with contextlib.suppress(FileNotFoundError):
-        os.replace(unfinished, check.verdict)
+        os.unlink(unfinished)

@@ -2,15 +2,19 @@
 
 import os
 import time
-from typing import Iterator, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.memory import Remembered, Standing
+from ontpush.cluster.memory import UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown
+
+_LOOK_SECONDS = 3600
+# RUN/pod5_pass/barcode01/: where files come in.
+_DATA_DEPTH = 3
 
 
 class Limits(NamedTuple):
@@ -32,11 +36,27 @@ class Condition(NamedTuple):
     same: str = ""
 
 
-def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> Iterator[Condition]:
+def quiet_since(instrument: Instrument, beat: Heartbeat, limits: Limits, before: int) -> int:
+    """When it was found last that nothing comes from an instrument; 0 where something does.
+
+    `before` is what this said the last time. The directories of one that is silent are looked at
+    once an hour: it may be switched off for months.
+    """
+    now = time.time()
+    if now - beat.arrived_at <= limits.silent:
+        return 0
+    if 0 <= now - before < _LOOK_SECONDS:
+        return before
+    return 0 if _is_receiving(instrument, beat, limits.silent) else int(now)
+
+
+def of_instrument(
+    instrument: Instrument, beat: Heartbeat, limits: Limits, is_quiet: bool
+) -> Iterator[Condition]:
     """What is wrong with an instrument as a whole."""
     name = instrument.name
     silence = time.time() - beat.arrived_at
-    if silence > limits.silent and not _is_receiving(instrument, beat, limits.silent):
+    if is_quiet:
         yield Condition(
             words.SILENT,
             name,
@@ -88,6 +108,18 @@ def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
         f"the heartbeat of {instrument.name} cannot be read: {why}",
         f"Look at {shown(instrument.heartbeat or b'')}; the next push of the instrument writes it"
         " anew.",
+        same=why,
+    )
+
+
+def of_unasked(instrument: Instrument, why: str) -> Condition:
+    """An instrument that cannot be told that something went bad here."""
+    return Condition(
+        words.FAILED,
+        instrument.name,
+        "",
+        f"{instrument.name} cannot be asked to send again what is wrong here: {why}",
+        "Let this user write there; nothing else may lie at `again` or `HOST.bell`.",
         same=why,
     )
 
@@ -145,8 +177,9 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
 
 def of_verification(instrument: Instrument, run: str, standing: Standing) -> Iterator[Condition]:
     """What was found here, or kept a run from being verified."""
+    again = ["sent again in vain"] * was_sent_in_vain(standing)
     if standing.bad_count:
-        files = bad_files(standing)
+        files = bad_files(standing) + (standing.error,) * bool(standing.error)
         yield Condition(
             words.VERIFICATION_FAILED,
             instrument.name,
@@ -156,7 +189,7 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             ),
             f"Do not use it. {_how_mended(instrument, standing)}",
             files,
-            "\n".join([*files, *["sent again in vain"] * was_sent_in_vain(standing)]),
+            "\n".join([*files, *again]),
         )
     elif standing.error:
         yield Condition(
@@ -164,8 +197,10 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             instrument.name,
             run,
             f"it could not be verified: {standing.error}",
-            "Mend what the message names; it is tried again by itself.",
-            same=standing.error,
+            _how_mended(instrument, standing)
+            if standing.verdict == UNVOUCHED
+            else "Mend what the message names; it is tried again by itself.",
+            same="\n".join([standing.error, *again]),
         )
 
 
@@ -177,13 +212,14 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
             " not lie there; what is called sha256 is not what MinKNOW says it wrote, so look at"
             " the disk of the instrument."
         )
+    if was_sent_in_vain(standing):
+        then = "" if instrument.pulled else " Then run `ontpush retry RUN` on the instrument."
+        return (
+            "It came again, and each time was found wrong here: look at the disks and the memory of"
+            f" both ends.{then}"
+        )
     if instrument.pulled:
         return "The next `ontpush pull` fetches what differs again, and it is verified anew."
-    if was_sent_in_vain(standing):
-        return (
-            "It was compared and sent again, and each time found wrong here: look at the disks and"
-            " the memory of both ends. Then run `ontpush retry RUN` on the instrument."
-        )
     return (
         "The instrument sends what differs again by itself, within two of its ticks, and it is"
         " verified anew: you are told. If not, see whether the instrument is on and still has the"
@@ -210,7 +246,22 @@ def _is_receiving(instrument: Instrument, beat: Heartbeat, seconds: float) -> bo
         facts = beat.runs.get(os.path.relpath(found.path, instrument.base))
         if facts and facts.state in (words.DONE, words.SKIPPED):
             continue
-        for directory, _, _ in os.walk(found.path):
-            if os.lstat(directory).st_ctime > since:
-                return True
+        if any(os.lstat(each).st_ctime > since for each in _data_directories(found.path)):
+            return True
     return False
+
+
+def _data_directories(run: bytes) -> Iterator[bytes]:
+    """The run's directories, as deep as data lies: whoever sends could nest them without end."""
+    level = [run]
+    for _ in range(_DATA_DEPTH):
+        yield from level
+        level = [path for each in level for path in _directories_in(each)]
+
+
+def _directories_in(directory: bytes) -> List[bytes]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # gone, or not to be read: nothing is seen to come in
+        return []

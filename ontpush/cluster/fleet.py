@@ -4,7 +4,7 @@ An instrument is called what its directory is called, whatever it says of itself
 """
 
 import os
-from typing import Collection, List, NamedTuple, Optional, Tuple
+from typing import Collection, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
@@ -25,26 +25,41 @@ class Instrument(NamedTuple):
 def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:
     """All instruments below the absolute `root`, by name. OSError where it cannot be read.
 
-    Where the root itself is a destination, each heartbeat there is an instrument. Those that are
-    `pulled` from are there also before they were heard for the first time.
+    Where the root itself is a destination, each heartbeat there is an instrument, unless a
+    directory has its name. Those that are `pulled` from are there also before they were heard for
+    the first time.
     """
-    found = [
-        (shown(os.path.basename(path)[: -len(b".json")]), root, path)
-        for _, path in heartbeats_in(root)
-    ]
-    for name in sorted(os.listdir(root)):
-        base = os.path.join(root, name)
-        if not name.startswith(b".") and os.path.isdir(base) and not os.path.islink(base):
-            beats = heartbeats_in(base)
-            if beats:
-                # A sequencer that was given another name left its old heartbeat behind.
-                found.append((shown(name), base, max(beats)[1]))
+    found = []
+    for base in _directories(root):
+        beats = heartbeats_in(base)
+        if beats:
+            # A sequencer that was given another name left its old heartbeat behind.
+            found.append((shown(os.path.basename(base)), base, max(beats)[1]))
     known = {name for name, _, _ in found}
+    for _, path in heartbeats_in(root):
+        name = shown(os.path.basename(path)[: -len(b".json")])
+        if name not in known:
+            found.append((name, root, path))
+            known.add(name)
     unheard = [name for name in pulled if name not in known]
     heard = [Instrument(name, base, path, name in pulled) for name, base, path in found]
     return heard + [
         Instrument(name, os.path.join(root, from_argument(name)), None, True) for name in unheard
     ]
+
+
+def _directories(root: bytes) -> Iterator[bytes]:
+    """The paths of the directories in the root. OSError.
+
+    A link to one, say to another disk, is the administrator's: instruments can plant links there
+    only where the root itself is their destination.
+    """
+    with_links = not os.path.lexists(os.path.join(root, HEARTBEAT_DIRECTORY))
+    for name in sorted(os.listdir(root)):
+        path = os.path.join(root, name)
+        is_directory = os.path.isdir(path) and (with_links or not os.path.islink(path))
+        if is_directory and not name.startswith(b"."):
+            yield path
 
 
 def heartbeats_in(base: bytes) -> List[Tuple[int, bytes]]:

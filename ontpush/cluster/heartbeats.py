@@ -12,6 +12,7 @@ from ontpush.facts.regular import open_regular
 _LARGEST = 16 << 20
 _LONGEST_TEXT = 2000
 _LARGEST_NUMBER = 1 << 63
+_MOST_DIGITS = 30
 _STATES = frozenset(
     [
         words.NEW,
@@ -93,12 +94,19 @@ def _load(path: bytes) -> Dict[str, Any]:
     if len(content) > _LARGEST:
         raise BadHeartbeat(f"it is larger than {_LARGEST >> 20} MiB")
     try:
-        facts = json.loads(content.decode("utf-8", "replace"))
+        facts = json.loads(content.decode("utf-8", "replace"), parse_int=_short_int)
     except (ValueError, RecursionError) as error:
         raise BadHeartbeat("it is no JSON") from error
     if not isinstance(facts, dict):
         raise BadHeartbeat("it is no JSON object")
     return facts
+
+
+def _short_int(digits: str) -> int:
+    """A number in a heartbeat. ValueError for one of a million digits: they take minutes."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("no number of files or bytes")
+    return int(digits)
 
 
 def _run_facts(each: Dict[str, Any]) -> RunFacts:

@@ -5,21 +5,24 @@ started twice. What it printed stays beside that.
 """
 
 import contextlib
-import json
 import os
 import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.cluster.arrivals import vouched
-from ontpush.cluster.memory import Standing, read_json, write_json
+from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
 from ontpush.engine.children import Child
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import human_time, shown
+from ontpush.facts.names import from_argument, human_time, shown
+from ontpush.facts.trouble import TryLater
 from ontpush.facts.words import HOOK_FAILED
 
 _AT_ONCE = 8
-_BROKEN_OFF = "was at work when its tick was killed; it is not started again: see how far it came"
+_BROKEN_OFF = (
+    "was at work when its tick was killed or the disk of the state was full; it is not started"
+    " again: see how far it came"
+)
 _VARIABLES = (
     ("SAMPLE", "sample_id"),
     ("EXPERIMENT", "protocol_group_id"),
@@ -59,7 +62,7 @@ class Hook(NamedTuple):
 def hooks_of(hooks: Hooks, view: View) -> Iterator[Hook]:
     """Every command for every run of an instrument that is still to be followed."""
     for run, standing in view.remembered.runs.items():
-        if standing.follow:
+        if standing.follow and standing.verdict == GOOD:
             for command in hooks.commands:
                 yield Hook(view, run, standing, command, _path(hooks, view, run, command))
 
@@ -72,7 +75,7 @@ def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
 
 
 def run_hooks(hooks: Hooks, due: Sequence[Hook]) -> None:
-    """Start all that were not started yet, a few at a time, and wait for them. OSError."""
+    """Start all that were not started yet, a few at a time, and wait. TryLater, OSError."""
     os.makedirs(os.path.join(hooks.state, b"hooks"), exist_ok=True)
     for start in range(0, len(due), _AT_ONCE):
         _run_together(hooks, due[start : start + _AT_ONCE])
@@ -80,23 +83,45 @@ def run_hooks(hooks: Hooks, due: Sequence[Hook]) -> None:
 
 def _run_together(hooks: Hooks, due: Sequence[Hook]) -> None:
     running: List[Tuple[Hook, Child]] = []
-    with contextlib.ExitStack() as stack, open(os.devnull, "rb") as nothing:
-        null = stack.enter_context(open(os.devnull, "wb"))
+    troubles: List[TryLater] = []
+    with contextlib.ExitStack() as stack:
         for hook in due:
-            if _may_start(hook):
-                child = Child(_command(hook), nothing, null, hooks.limit, _environment(hook))
+            try:
+                child = _start(hook, hooks.limit) if _may_start(hook) else None
+            except TryLater as error:  # those at work are not to be ended for that
+                troubles.append(error)
+                break
+            if child:
                 running.append((hook, stack.enter_context(child)))
         for hook, child in running:
             code = child.wait()
             why = f"ended with {code}" if code else ""
             if child.timed_out:
                 why = f"was ended after {human_time(hooks.limit)}: let it hand the work to sbatch"
-            _end(hook, code, why)
+            try:
+                _end(hook, code, why)
+            except TryLater as error:
+                troubles.append(error)
+    if troubles:
+        raise troubles[0]
+
+
+def _start(hook: Hook, limit: float) -> Optional[Child]:
+    """The command at work, to be entered at once; None where it cannot be, which is noted."""
+    with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as null:
+        try:
+            return Child(_command(hook), nothing, null, limit, _environment(hook))
+        except OSError as error:
+            _end(hook, -1, f"could not be started: {error.strerror}")
+            return None
 
 
 def _may_start(hook: Hook) -> bool:
-    """Write down that it starts; False where it has been before, or nothing vouches any more."""
-    if hook.outcome:
+    """Write down that it starts; False where it has been before, or nothing vouches any more.
+
+    TryLater where that cannot be written: then it does not start. Only one tick at a time does so.
+    """
+    if os.path.lexists(hook.path):
         if "ended" not in hook.outcome:
             _end(hook, -1, _BROKEN_OFF)
         return False
@@ -105,15 +130,7 @@ def _may_start(hook: Hook) -> bool:
     if found is None or found.rollup != hook.standing.rollup:
         return False
     facts = {"run": hook.run, "command": hook.command, "started": int(time.time())}
-    try:
-        descriptor = os.open(hook.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:  # half written, by a tick that was killed: who knows how far it came
-        _end(hook, -1, _BROKEN_OFF)
-        return False
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(facts, file)
-        file.flush()
-        os.fsync(file.fileno())
+    write_json(hook.path, facts)
     return True
 
 
@@ -123,24 +140,27 @@ def _end(hook: Hook, code: int, why: str) -> None:
 
 
 def _command(hook: Hook) -> List[bytes]:
-    script = b'exec >>"$ONTPUSH_OUTPUT" 2>&1\n' + os.fsencode(hook.command)
+    script = b'exec >>"$ONTPUSH_OUTPUT" 2>&1\n' + from_argument(hook.command)
     return [b"/bin/sh", b"-c", script]
 
 
-def _environment(hook: Hook) -> Mapping[str, str]:
+def _environment(hook: Hook) -> Mapping[bytes, bytes]:
+    """Ours and the facts of the run; as bytes: without a locale Python 3.6 knows but ASCII."""
     base, run = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
     summary = final_summary(base, run)
     facts = {
-        "RUN": os.fsdecode(os.path.join(base, run)),
-        "RUN_NAME": os.fsdecode(run),
-        "INSTRUMENT": hook.view.instrument.name,
-        "ROLLUP": hook.standing.rollup,
-        "FILES": str(hook.standing.files),
-        "BYTES": str(hook.standing.bytes),
-        "OUTPUT": os.fsdecode(hook.output),
+        "RUN": os.path.join(base, run),
+        "RUN_NAME": run,
+        "INSTRUMENT": hook.view.instrument.name.encode(),
+        "ROLLUP": hook.standing.rollup.encode(),
+        "FILES": b"%d" % hook.standing.files,
+        "BYTES": b"%d" % hook.standing.bytes,
+        "OUTPUT": hook.output,
     }
-    facts.update((name, summary.get(key, "")) for name, key in _VARIABLES)
-    return dict(os.environ, **{"ONTPUSH_" + name: value for name, value in facts.items()})
+    facts.update((name, summary.get(key, "").encode()) for name, key in _VARIABLES)
+    variables = dict(os.environb)
+    variables.update((b"ONTPUSH_" + name.encode(), value) for name, value in facts.items())
+    return variables
 
 
 def all_ended(hooks: Sequence[Hook]) -> bool:

@@ -1,32 +1,40 @@
 """What the monitor remembers: plain JSON files written whole by rename, one an instrument.
 
-Safe on NFS and Lustre. Lost, it is made anew: the marks in the runs tell what was verified.
+Safe on NFS and Lustre. Lost, it is made anew: the marks in the runs tell what was verified. A file
+that says what we never write is lost too.
 """
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 from urllib.parse import quote
 
+from ontpush.cluster.inside import relative_path
 from ontpush.engine.rollup import write_whole
-from ontpush.facts.names import shown
+from ontpush.engine.sums import new_md5
+from ontpush.facts.names import for_json, shown
 from ontpush.facts.regular import open_regular
-from ontpush.facts.trouble import TryLater
+from ontpush.facts.trouble import BadConfiguration, TryLater
 
 CHECKING = "checking"
 GOOD = "verified"
 CORRUPT = "corrupt"
 UNCHECKED = "unchecked"
+UNVOUCHED = "unvouched"
+_VERDICTS = (CHECKING, GOOD, CORRUPT, UNCHECKED, UNVOUCHED)
+_LONGEST_NAME = 200
 
 
 class Standing(NamedTuple):
-    """How a vouched run stands here. Times in seconds since the epoch, our own clock.
+    """How a run stands here that is vouched for, or was, or should be.
 
-    `rollup` and `marked` tell what was vouched for and when, `told_done` the instrument's word of
-    it. `bad` are the first of `bad_count` files, each with its problem; they and `error` stay
-    until the run has been verified. `untold`: its verification has to be told; `follow`: its
-    hooks have to be run. `again`: both were done for this very roll-up, which was marked once more.
-    `found_bad`: how often in a row the same roll-up was found corrupt.
+    Times in seconds since the epoch, our own clock. `rollup` and `marked` tell what was vouched for
+    and when, `told_done` the instrument's word of it. `bad` are the first of `bad_count` files,
+    each with its problem; they and `error` stay until the run has been verified. `untold`: its
+    verification has to be told; `follow`: its hooks have to be run. `again`: both were done for
+    this very roll-up, which was marked once more. `found_bad`: how often in a row the same roll-up
+    was found corrupt. `seen` tells the mark and the roll-up that were looked at last from any
+    others.
     """
 
     rollup: str
@@ -47,6 +55,8 @@ class Standing(NamedTuple):
     job: str = ""
     tries: int = 0
     missing_at: int = 0
+    submitted_at: int = 0
+    seen: str = ""
 
 
 _DEFAULTS = Standing("", "", "", 0)
@@ -55,12 +65,14 @@ _DEFAULTS = Standing("", "", "", 0)
 class Remembered(NamedTuple):
     """What is known of one instrument: its runs by path, when its tree was searched last.
 
-    `known_since` is when it was first seen, or expected.
+    `known_since` is when it was first seen, or expected; `quiet_at` when it was found last that
+    nothing comes in, of one that is silent.
     """
 
     runs: Dict[str, Standing]
     searched_at: int
     known_since: int
+    quiet_at: int = 0
 
 
 class Memory:
@@ -69,12 +81,32 @@ class Memory:
     def __init__(self, state: bytes) -> None:
         self.directory = state
 
+    def claim(self, root: bytes) -> None:
+        """Let the state be that of this root alone. BadConfiguration if it is another's. TryLater.
+
+        Two roots with one state would each end what is wrong with the other.
+        """
+        path = os.path.join(self.directory, b"root.json")
+        known = read_json(path).get("root")
+        if not isinstance(known, str):
+            write_json(path, {"root": for_json(root)})
+        elif known != for_json(root):
+            other = shown(known.encode("utf-8", "surrogatepass"))
+            raise BadConfiguration(
+                f"the state in {shown(self.directory)} is that of {other}, not of {shown(root)}:"
+                " give each root a state_dir of its own; if the one was moved to the other, remove"
+                f" {shown(path)}"
+            )
+
     def load(self, instrument: str) -> Remembered:
         """What is remembered of an instrument."""
         facts = read_json(self._path(instrument))
         try:
             runs = {run: _standing(each) for run, each in facts["runs"].items()}
-            return Remembered(runs, int(facts["searched_at"]), int(facts["known_since"]))
+            for run in runs:
+                relative_path(run)
+            times = [facts["searched_at"], facts["known_since"], facts.get("quiet_at", 0)]
+            return Remembered(runs, *map(_whole, times))
         except (KeyError, TypeError, ValueError, AttributeError):
             return Remembered({}, 0, 0)
 
@@ -85,8 +117,10 @@ class Memory:
         write_json(self._path(instrument), facts)
 
     def _path(self, instrument: str) -> bytes:
-        name = quote(instrument, safe="").replace(".", "%2E").encode() + b".json"
-        return os.path.join(self.directory, b"instruments", name)
+        name = quote(instrument, safe="").replace(".", "%2E")
+        if len(name) > _LONGEST_NAME:  # of three characters a byte: no directory takes it
+            name = f"{name[: _LONGEST_NAME // 2]}-{new_md5(instrument.encode()).hexdigest()}"
+        return os.path.join(self.directory, b"instruments", name.encode() + b".json")
 
 
 def read_json(path: bytes) -> Dict[str, Any]:
@@ -115,6 +149,21 @@ def _facts(standing: Standing) -> Dict[str, Any]:
 
 
 def _standing(facts: Dict[str, Any]) -> Standing:
+    """The inverse of `_facts`. TypeError, ValueError, AttributeError for anything else."""
     known = {key: value for key, value in facts.items() if key in Standing._fields}
-    bad: List[Any] = known.pop("bad", [])
-    return _DEFAULTS._replace(bad=tuple((path, problem) for path, problem in bad), **known)
+    bad = tuple((path, problem) for path, problem in known.pop("bad", []))
+    standing = _DEFAULTS._replace(bad=bad, **known)
+    for value, default in zip(standing, _DEFAULTS):
+        if type(value) is not type(default):
+            raise TypeError(f"{value!r} is nothing that we wrote")
+    for text in (*(each for pair in bad for each in pair), standing.error, standing.marked):
+        text.encode()
+    if standing.verdict not in _VERDICTS:
+        raise ValueError(f"{standing.verdict!r} is no verdict")
+    return standing
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no time")
+    return value

@@ -1,4 +1,4 @@
-"""Asks an instrument to send again what was found corrupt here, though it cannot read here.
+"""Asks an instrument to send again what was found wrong here, though it cannot read here.
 
 A request and a rung bell are files that are not empty. The instrument sends empty ones over them
 at the end of its ticks, and learns in doing so what lay there: see `engine/asked`.
@@ -8,10 +8,10 @@ import os
 import time
 from typing import Iterator, List
 
-from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.arrivals import is_as_found
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import is_filled_inside, make_inside, remove_inside, write_inside
-from ontpush.cluster.memory import CORRUPT, Remembered, Standing
+from ontpush.cluster.memory import CORRUPT, UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import can_be_sent_again, was_sent_in_vain
 from ontpush.engine.asked import request_name
 from ontpush.engine.heartbeat import bell_of
@@ -21,20 +21,22 @@ from ontpush.facts.words import HEARTBEAT_DIRECTORY, REQUEST_DIRECTORY
 
 
 def is_asked_for(instrument: Instrument, standing: Standing) -> bool:
-    """Whether the instrument is to send again by itself what is corrupt here."""
-    is_corrupt = standing.verdict == CORRUPT and can_be_sent_again(standing)
-    return is_corrupt and not instrument.pulled and not was_sent_in_vain(standing)
+    """Whether the instrument is to send again by itself what is wrong here."""
+    is_unvouched = standing.verdict == UNVOUCHED and bool(standing.error)
+    is_wrong = standing.verdict == CORRUPT or is_unvouched
+    is_sent = not instrument.pulled and can_be_sent_again(standing)
+    return is_wrong and is_sent and not was_sent_in_vain(standing)
 
 
 def request_again(instrument: Instrument, before: Remembered, now: Remembered) -> List[bytes]:
-    """Ask for every corrupt run, and ring; the runs that are asked for anew. OSError.
+    """Ask for every run that is wrong here, and ring; those that are asked for anew. OSError.
 
-    Requests for runs that are corrupt no longer, marked anew or gone are removed. To be called at
+    Requests for runs that are wrong no longer, marked anew or gone are removed. To be called at
     every tick: what the instrument silenced without heeding is asked again.
     """
-    corrupt = list(_corrupt(instrument, now))
-    wanted = [run for run in corrupt if _is_as_found(instrument, now, run)]
-    for run in {*corrupt, *_corrupt(instrument, before)}.difference(wanted):
+    wrong = list(_wrong(instrument, now))
+    wanted = [run for run in wrong if _is_as_found(instrument, now, run)]
+    for run in {*wrong, *_wrong(instrument, before)}.difference(wanted):
         remove_inside(instrument.base, REQUEST_DIRECTORY, request_name(run))
     new = [run for run in wanted if _write_request(instrument, run)]
     if wanted and instrument.heartbeat:
@@ -43,16 +45,16 @@ def request_again(instrument: Instrument, before: Remembered, now: Remembered) -
     return new
 
 
-def _corrupt(instrument: Instrument, remembered: Remembered) -> Iterator[bytes]:
+def _wrong(instrument: Instrument, remembered: Remembered) -> Iterator[bytes]:
     for run, standing in remembered.runs.items():
         if is_asked_for(instrument, standing):
             yield run.encode("utf-8", "surrogateescape")
 
 
 def _is_as_found(instrument: Instrument, now: Remembered, run: bytes) -> bool:
-    """Whether the mark is still the one under which the run was found corrupt."""
+    """Whether the mark is still the one under which the run was found wrong."""
     standing = now.runs[run.decode("utf-8", "surrogateescape")]
-    return vouched(instrument.base, run) == (standing.rollup, standing.marked)
+    return is_as_found(instrument.base, run, standing)
 
 
 def _write_request(instrument: Instrument, run: bytes) -> bool:

@@ -4,7 +4,6 @@ What counts is the verdict that a job leaves, not what Slurm says of the job: st
 for only to tell a job that is still to come from one that never will.
 """
 
-import getpass
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.checking import Check, Checker, program_environment, verify_command
 from ontpush.cluster.memory import UNCHECKED, Standing
+from ontpush.cluster.verdict import LOG_SUFFIX
 from ontpush.engine.log import EventLog
 from ontpush.engine.orphans import tick_mark
 from ontpush.engine.transport import environment
@@ -24,10 +24,15 @@ _NAME = "ontpush-verify"
 _LIMIT = 60.0  # seconds for one call of Slurm's programs
 # A verdict on NFS may show later than the end of the job that left it.
 _GRACE = 60
+_LONG_PENDING = 86400
 
 
 class SlurmTrouble(Exception):
     """A program of Slurm's failed; the message says which and why."""
+
+
+class SlurmHangs(SlurmTrouble):
+    """A program of Slurm's did not answer in time: asking again costs as long again."""
 
 
 class Wishes(NamedTuple):
@@ -59,6 +64,7 @@ class Slurm:
         self._wishes = wishes
         self._log = log
         self._queue: Optional[Dict[str, str]] = None
+        self._sacct_hangs = False
         self.trouble: Optional[SlurmTrouble] = None
 
     def follow(self, check: Check, standing: Standing) -> Standing:
@@ -68,35 +74,39 @@ class Slurm:
         try:
             return self._follow(check, standing)
         except SlurmTrouble as error:
-            self.trouble = error
-            self._log.event(LOG_WARN, b"", f"{error}; it is tried again at the next tick")
+            self._complain(error)
             return standing
+
+    def _complain(self, trouble: SlurmTrouble) -> None:
+        """Nothing more is asked of Slurm in this look."""
+        self.trouble = trouble
+        self._log.event(LOG_WARN, b"", f"{trouble}; it is tried again at the next tick")
 
     def _follow(self, check: Check, standing: Standing) -> Standing:
         queue = self._asked()
         if not standing.job:
             return self._submit(check, standing)
         if standing.job in queue:
-            return standing._replace(missing_at=0)
+            return _in_queue(standing, queue[standing.job])
         now = int(time.time())
-        state = _state_of(standing.job)
+        state = self._state_of(standing.job)
         missing_at = standing.missing_at or now
         has_failed = state not in ("", "COMPLETED", "COMPLETING", "RUNNING", "PENDING")
-        if not has_failed and now - missing_at < _GRACE:
+        if not has_failed and 0 <= now - missing_at < _GRACE:
             return standing._replace(missing_at=missing_at)
         why = f"Slurm job {standing.job} ended as {state or 'unknown'} and left no verdict"
         lost = standing._replace(job="", missing_at=0)
         if standing.tries >= self._wishes.tries:
-            log = shown(check.verdict + b".log")
+            log = shown(check.verdict + LOG_SUFFIX)
             why += f", the {standing.tries}. of {self._wishes.tries} tries: see {log}"
-            return lost._replace(verdict=UNCHECKED, error=why, since=now)
+            return _given_up(lost, why)
         place = f"{check.instrument}/{check.run}".encode("utf-8", "surrogateescape")
         self._log.event(LOG_WARN, place, f"{why}; it is tried again")
         return self._submit(check, lost)
 
     def _asked(self) -> Dict[str, str]:
         if self._queue is None:
-            command = ["squeue", "-h", "-u", getpass.getuser(), "-n", _NAME, "-o", "%i %T"]
+            command = ["squeue", "-h", "-u", str(os.geteuid()), "-n", _NAME, "-o", "%i %T"]
             pairs = [line.partition(" ") for line in _ask(command).splitlines()]
             self._queue = {job: state for job, _, state in pairs}
         return self._queue
@@ -112,14 +122,54 @@ class Slurm:
             "--chdir=/",
             "--open-mode=append",
             "--output",
-            os.fsdecode(check.verdict + b".log"),
+            os.fsdecode(check.verdict + LOG_SUFFIX),
         ]
         told = _ask([*command, *self._wishes.flags], _script(self._checker, check))
-        found = re.match(r"\d+", told)
+        tries, now = standing.tries + 1, int(time.time())
+        # A site may greet whoever calls sbatch.
+        found = re.search(r"^(\d+)(;\S*)?$", told, re.MULTILINE)
         if not found:
-            raise SlurmTrouble(f"sbatch gave no number of a job: {told.strip()}")
-        queue[found.group()] = "PENDING"
-        return standing._replace(job=found.group(), tries=standing.tries + 1, missing_at=0)
+            # There may be a job all the same: not one more at every tick.
+            why = f"sbatch gave no number of a job: {shown(told.strip().encode())}"
+            self._complain(SlurmTrouble(why))
+            if tries >= self._wishes.tries:
+                return _given_up(standing, why)
+            return standing._replace(tries=tries)
+        job = found.group(1)
+        queue[job] = "PENDING"
+        return standing._replace(job=job, tries=tries, missing_at=0, submitted_at=now)
+
+    def _state_of(self, job: str) -> str:
+        """How Slurm says a job stands that is not in its queue; empty where it does not know."""
+        if not self._sacct_hangs:
+            try:
+                told = _ask(["sacct", "-n", "-X", "-P", "-j", job, "-o", "State"])
+                return (told.split() or [""])[0]
+            except SlurmHangs:
+                self._sacct_hangs = True
+            except SlurmTrouble:
+                pass  # without accounting, the controller still knows for some minutes
+        try:
+            found = re.search(r"\bJobState=(\S+)", _ask(["scontrol", "show", "job", job]))
+        except SlurmHangs:
+            raise
+        except SlurmTrouble:
+            return ""
+        return found.group(1) if found else ""
+
+
+def _in_queue(standing: Standing, state: str) -> Standing:
+    """A run whose job is still to come, or at work; a job that is held may be so for ever."""
+    waited = time.time() - standing.submitted_at
+    if state != "PENDING" or waited < _LONG_PENDING or standing.error:
+        return standing._replace(missing_at=0)
+    job = standing.job
+    why = f"Slurm job {job} has waited for more than a day: see why with `squeue -j {job}`"
+    return standing._replace(missing_at=0, error=why)
+
+
+def _given_up(standing: Standing, why: str) -> Standing:
+    return standing._replace(job="", verdict=UNCHECKED, error=why, since=int(time.time()))
 
 
 def _script(checker: Checker, check: Check) -> bytes:
@@ -146,19 +196,6 @@ def _quoted(word: bytes) -> bytes:
     return os.fsencode(shlex.quote(os.fsdecode(word)))
 
 
-def _state_of(job: str) -> str:
-    """How Slurm says a job stands that is not in its queue; empty where it does not know."""
-    try:
-        told = _ask(["sacct", "-n", "-X", "-P", "-j", job, "-o", "State"])
-    except SlurmTrouble:  # without accounting, the controller still knows for some minutes
-        try:
-            found = re.search(r"\bJobState=(\S+)", _ask(["scontrol", "show", "job", job]))
-        except SlurmTrouble:
-            return ""
-        return found.group(1) if found else ""
-    return (told.split() or [""])[0]
-
-
 def _environment() -> Dict[str, str]:
     """Without our tick's mark: a job would inherit it, and be ended when a tick is killed."""
     marks = tick_mark()
@@ -179,11 +216,13 @@ def _ask(command: List[str], script: bytes = b"") -> str:
         )
     except FileNotFoundError as error:
         raise SlurmTrouble(f"{command[0]} is not here: is Slurm's PATH set?") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise SlurmHangs(f"{command[0]} has not answered for {_LIMIT:.0f} s") from error
+    except OSError as error:
         raise SlurmTrouble(f"{command[0]}: {error}") from error
     if ended.returncode:
-        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        said = ended.stderr.strip().splitlines()
         raise SlurmTrouble(
-            f"{command[0]}: {said[-1] if said else f'ended with {ended.returncode}'}"
+            f"{command[0]}: {shown(said[-1]) if said else f'ended with {ended.returncode}'}"
         )
     return ended.stdout.decode("utf-8", "replace")

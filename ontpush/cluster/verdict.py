@@ -11,25 +11,40 @@ import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from ontpush import __version__
-from ontpush.cluster.arrivals import Vouched, vouched
+from ontpush.cluster.arrivals import (
+    check_again,
+    is_there,
+    unvouched,
+    vouched,
+    vouched_anew,
+    was_verified,
+)
 from ontpush.cluster.fleet import Instrument
-from ontpush.cluster.inside import write_inside
-from ontpush.cluster.memory import CHECKING, CORRUPT, GOOD, UNCHECKED, Standing, read_json
+from ontpush.cluster.inside import remove_inside, write_inside
+from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.mark import mark_lines
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import shown
 from ontpush.facts.words import VERIFIED_MARK
 
 KEPT_FILES = 20
+LOG_SUFFIX = b".log"
 # What an instrument can put right by sending the file again; nothing is ever deleted here, and what
 # contradicts MinKNOW's own sum was so before it was sent.
 SENT_AGAIN = ("missing", "size", "md5")
 # How often a run is asked for again until it is read without a word from there, a day later.
 _MOST_REQUESTS = 3
+# How often a check that was broken off is begun again at once, and not a day later.
+_MOST_TRIES = 3
+# What a program says of its end that has nothing to do with the run.
+_PASSING = ("interrupted", "temporary")
 
 
 class Verdict(NamedTuple):
-    """What a verification found of the roll-up `rollup`; `error` where it could not be done."""
+    """What a verification found of the roll-up `rollup`; `error` where it could not be done.
+
+    `is_passing`: it was broken off, and may well go through at the next try.
+    """
 
     rollup: str
     files: int
@@ -37,11 +52,12 @@ class Verdict(NamedTuple):
     bad: Tuple[Tuple[str, str], ...]
     bad_count: int
     error: str
+    is_passing: bool = False
 
 
 def verdict_path(state: bytes, instrument: str, run: str, standing: Standing) -> bytes:
-    """Where the verification of what a run's mark vouches for leaves its verdict."""
-    what = "\0".join([instrument, run, standing.rollup, standing.marked])
+    """Where a check of what a run's mark vouches for leaves its verdict, each in its own place."""
+    what = "\0".join([instrument, run, standing.rollup, standing.marked, str(standing.since)])
     name = new_md5(what.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     return os.path.join(state, b"checks", name.encode() + b".json")
 
@@ -54,7 +70,8 @@ def read_verdict(path: bytes) -> Optional[Verdict]:
     try:
         runs = printed["data"].get("runs", [])
         if not runs:
-            return _not_done(printed["errors"][0]["message"])
+            error = printed["errors"][0]
+            return _not_done(str(error["message"]), error.get("code") in _PASSING)
         return _verdict(runs[0])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return _not_done("the verification left no verdict: see the files beside it in `checks`")
@@ -78,33 +95,40 @@ def shown_text(name: str) -> str:
     return shown(name.encode("utf-8", "surrogateescape"))
 
 
-def _not_done(why: str) -> Verdict:
-    return Verdict("", 0, 0, (), 0, why)
+def _not_done(why: str, is_passing: bool = False) -> Verdict:
+    return Verdict("", 0, 0, (), 0, why, is_passing)
 
 
-def drop_verdict(path: bytes) -> None:
-    """Remove a verdict that has been taken up, and what lies beside it."""
+def drop_verdict(path: bytes, keep_log: bool) -> None:
+    """Remove a verdict that has been taken up, and what lies beside it.
+
+    The output of a job stays for a while where somebody was told to read it.
+    """
     directory, name = os.path.split(path)
+    kept = name + LOG_SUFFIX if keep_log else b""
     with contextlib.suppress(FileNotFoundError):
         for each in os.listdir(directory):
-            if each.startswith(name):
+            if each.startswith(name) and each != kept:
                 os.unlink(os.path.join(directory, each))
 
 
 def settle(
     instrument: Instrument, run: bytes, standing: Standing, verdict: Verdict
 ) -> Optional[Standing]:
-    """How the run stands after its verification; None where nothing vouches for it any more.
+    """How the run stands after its verification; None where it is gone.
 
     A mark or roll-up that has changed since makes it due to be verified again.
     """
     now = int(time.time())
     found = vouched(instrument.base, run)
     if found is None:
-        return None
+        name = run.decode("utf-8", "surrogateescape")
+        return unvouched(standing, now) if is_there(instrument.base, name) else None
     is_about_this = verdict.error or verdict.rollup == standing.rollup
     if found != (standing.rollup, standing.marked) or not is_about_this:
-        return _again(standing, found, now)
+        return vouched_anew(standing, found, now)
+    if verdict.is_passing and standing.tries < _MOST_TRIES:
+        return check_again(standing, now)._replace(tries=standing.tries + 1)
     after = standing._replace(since=now, job="")
     if verdict.error:
         return after._replace(verdict=UNCHECKED, error=verdict.error)
@@ -115,9 +139,21 @@ def settle(
             bad=verdict.bad,
             bad_count=verdict.bad_count,
             found_bad=standing.found_bad + 1,
+            error=_take_mark_back(instrument, run, standing.rollup),
         )
     was_wrong = bool(standing.bad_count or standing.error)
     return _marked(instrument, run, after._replace(mended=was_wrong))
+
+
+def _take_mark_back(instrument: Instrument, run: bytes, rollup: str) -> str:
+    """Let no mark of ours vouch for a run that has gone bad since; why one still does."""
+    if not was_verified(instrument.base, run, rollup):
+        return ""
+    try:
+        remove_inside(instrument.base, run, VERIFIED_MARK)
+    except OSError as error:
+        return f"rsync.verified in it cannot be removed: {error.strerror}; remove it"
+    return ""
 
 
 def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
@@ -132,22 +168,10 @@ def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
         verdict=GOOD,
         bad=(),
         bad_count=0,
-        untold=is_news,
-        follow=not standing.again,
+        untold=standing.untold or is_news,
+        follow=standing.follow or not standing.again,
         again=False,
         found_bad=0,
-    )
-
-
-def _again(standing: Standing, found: Vouched, now: int) -> Standing:
-    return standing._replace(
-        rollup=found.rollup,
-        marked=found.marked,
-        verdict=CHECKING,
-        since=now,
-        job="",
-        tries=0,
-        found_bad=standing.found_bad if standing.rollup == found.rollup else 0,
     )
 
 
@@ -165,7 +189,9 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
 
 def can_be_sent_again(standing: Standing) -> bool:
     """Whether sending what is bad once more can mend any of it."""
-    return any(problem in SENT_AGAIN for _, problem in standing.bad)
+    return standing.verdict == UNVOUCHED or any(
+        problem in SENT_AGAIN for _, problem in standing.bad
+    )
 
 
 def was_sent_in_vain(standing: Standing) -> bool:

@@ -17,12 +17,22 @@ from ontpush.cluster.conditions import (
     of_disk,
     of_instrument,
     of_runs,
+    of_unasked,
     of_unheard,
+    quiet_since,
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
-from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
+from ontpush.cluster.memory import (
+    CHECKING,
+    GOOD,
+    UNCHECKED,
+    UNVOUCHED,
+    Memory,
+    Remembered,
+    Standing,
+)
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import load_notices, news, save_notices
 from ontpush.cluster.requests import request_again
@@ -37,7 +47,7 @@ from ontpush.cluster.verdict import (
 )
 from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
     LOG_FAIL,
@@ -94,7 +104,7 @@ def look(watch: Watch) -> Sight:
     sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
-    for instrument in instruments(watch.root, watch.pulled):
+    for instrument in _fleet(watch):
         try:
             view, found = _look_at(watch, instrument, sight)
         except OSError as error:
@@ -115,11 +125,27 @@ def look(watch: Watch) -> Sight:
     return sight
 
 
+def _fleet(watch: Watch) -> List[Instrument]:
+    try:
+        return instruments(watch.root, watch.pulled)
+    except OSError as error:
+        raise _lost(watch, error) from error
+
+
+def _lost(watch: Watch, error: OSError) -> OutOfReach:
+    """The root was there when the tick began."""
+    return OutOfReach(
+        f"{shown(watch.root)}: cannot be read any more: {error.strerror}; is its disk mounted?"
+    )
+
+
 def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
     """One instrument: take up what is new, and what verifications found."""
     before = watch.memory.load(instrument.name)
-    beat, conditions = _hear(watch, instrument, before)
+    beat, quiet_at, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
+    remembered = remembered._replace(quiet_at=quiet_at)
+    _note_unvouched(watch, sight, instrument, before, remembered)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
@@ -128,7 +154,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
         remembered.runs[run] = after
         if after.verdict != CHECKING:
             _note(watch, sight, instrument, run, remembered)
-    _ask(watch, sight, instrument, before, remembered)
+    conditions += _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
     view = View(instrument, beat, remembered)
@@ -145,7 +171,11 @@ def _go_on(
     where = run.encode("utf-8", "surrogateescape")
     verdict = read_verdict(path)
     if verdict is not None:
-        return settle(instrument, where, standing, verdict)
+        after = settle(instrument, where, standing, verdict)
+        if after and after.verdict == CHECKING and verdict.is_passing:
+            place = instrument.name.encode() + b"/" + where
+            watch.log.event(LOG_WARN, place, f"{verdict.error}; it is tried again")
+        return after
     check = Check(instrument.name, run, os.path.join(instrument.base, where), path)
     if sight.slurm:
         return sight.slurm.follow(check, standing)
@@ -155,8 +185,8 @@ def _go_on(
 
 def _ask(
     watch: Watch, sight: Sight, instrument: Instrument, before: Remembered, now: Remembered
-) -> None:
-    """Ask an instrument to send runs again, or no longer; where that fails the rest goes on.
+) -> List[Condition]:
+    """Ask an instrument to send runs again, or no longer; why it cannot be, where it cannot.
 
     Before it is written down how they stand: a request is never forgotten.
     """
@@ -167,23 +197,28 @@ def _ask(
             watch.log.event(LOG_WARN, name + b"/" + run, why)
     except OSError as error:
         where = shown(instrument.base + b"/" + HEARTBEAT_DIRECTORY)
-        why = f"cannot be asked to send again: {where}: {error.strerror}; let this user write there"
-        sight.troubles.append(Trouble(f"{instrument.name}: {why}"))
-        watch.log.event(LOG_WARN, name, why)
+        why = f"{where}: {error.strerror}"
+        message = f"cannot be asked to send again: {why}; let this user write there"
+        watch.log.event(LOG_WARN, name, message)
+        if now.runs != before.runs:
+            sight.troubles.append(Trouble(f"{instrument.name}: {message}"))
+        return [of_unasked(instrument, why)]
+    return []
 
 
 def _hear(
     watch: Watch, instrument: Instrument, before: Remembered
-) -> Tuple[Optional[Heartbeat], List[Condition]]:
-    """What an instrument says of itself, if anything, and what is wrong with it as a whole."""
+) -> Tuple[Optional[Heartbeat], int, List[Condition]]:
+    """What an instrument says of itself, since when nothing comes, and what is wrong with it."""
     if instrument.heartbeat is None:
         since = before.known_since or time.time()
-        return None, list(of_unheard(instrument, since, watch.limits))
+        return None, 0, list(of_unheard(instrument, since, watch.limits))
     try:
         beat = read_heartbeat(instrument.heartbeat)
     except BadHeartbeat as error:
-        return None, [of_bad_heartbeat(instrument, str(error))]
-    return beat, list(of_instrument(instrument, beat, watch.limits))
+        return None, 0, [of_bad_heartbeat(instrument, str(error))]
+    quiet_at = quiet_since(instrument, beat, watch.limits, before.quiet_at)
+    return beat, quiet_at, list(of_instrument(instrument, beat, watch.limits, bool(quiet_at)))
 
 
 def _note(
@@ -213,17 +248,35 @@ def _note(
     )
 
 
+def _note_unvouched(
+    watch: Watch, sight: Sight, instrument: Instrument, before: Remembered, now: Remembered
+) -> None:
+    """Log each run that the instrument calls done and that nothing here vouches for, once."""
+    for run, standing in now.runs.items():
+        known = before.runs.get(run)
+        is_told = known is not None and known.error == standing.error
+        if standing.verdict == UNVOUCHED and standing.error and not is_told:
+            place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+            sight.troubles.append(RunFailed(standing.error, place))
+            watch.log.event(LOG_FAIL, place, standing.error)
+
+
 def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
     """Only what has been written down may go."""
+    state, name = watch.memory.directory, view.instrument.name
     for run, standing in checking(before).items():
         after = view.remembered.runs.get(run)
-        if after is None or after.verdict != standing.verdict or after[:2] != standing[:2]:
-            name = view.instrument.name
-            drop_verdict(verdict_path(watch.memory.directory, name, run, standing))
+        path = verdict_path(state, name, run, standing)
+        is_awaited = after is not None and after.verdict == CHECKING
+        if after is None or not is_awaited or path != verdict_path(state, name, run, after):
+            drop_verdict(path, keep_log=after is not None and after.verdict == UNCHECKED)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:
-    disk = os.statvfs(watch.root)
+    try:
+        disk = os.statvfs(watch.root)
+    except OSError as error:
+        raise _lost(watch, error) from error
     yield from of_disk(
         "",
         shown(watch.root),
@@ -259,7 +312,7 @@ def _verified(sight: Sight) -> List[Message]:
         of_verified(view, run, standing)
         for view in sight.views.values()
         for run, standing in view.remembered.runs.items()
-        if standing.untold
+        if standing.untold and standing.verdict == GOOD
     ]
 
 
@@ -280,7 +333,8 @@ def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
     for view in sight.views.values():
         runs = view.remembered.runs
-        fresh = [run for run, each in runs.items() if each.untold or each.follow]
+        good = {run: each for run, each in runs.items() if each.verdict == GOOD}
+        fresh = [run for run, each in good.items() if each.untold or each.follow]
         changed = False
         for run in fresh:
             standing = runs[run]

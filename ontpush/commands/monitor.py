@@ -33,10 +33,12 @@ def monitor(
     log = EventLog(settings["log"], settings["verbose"], listen)
     courteous(settings, log)
     with only_one(state, b"monitor.lock"):
+        memory = Memory(state)
+        memory.claim(root)
         watch = Watch(
             root,
             tuple(each["instrument"] for each in settings["pull"]),
-            Memory(state),
+            memory,
             Limits(settings["silent_minutes"] * 60, settings["disk_percent"]),
             settings["remind_hours"] * 3600,
             make_notifiers(settings),
@@ -45,41 +47,48 @@ def monitor(
             make_wishes(settings) if settings["verify_in"] == "slurm" else None,
             log,
         )
-        sights = [look(watch)]
+        sight = look(watch)
     try:
         with only_one(state, b"work.lock"):
-            _work(watch, sights)
+            sight = _work(watch, sight)
     except AtWork:
         pass  # another tick verifies, and looks again when it has
-    return _result(sights, log)
+    return _result(sight, log)
 
 
-def _work(watch: Watch, sights: List[Sight]) -> None:
+def _work(watch: Watch, sight: Sight) -> Sight:
     """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
     clear_away(watch.memory.directory)
     looked_at = time.monotonic()
-    for check in sights[-1].due:
+    for check in sight.due:
         verify_here(watch.checker, check)
         if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
-            _look_again(watch, sights)
+            sight = _look_again(watch, sight)
             looked_at = time.monotonic()
-    if sights[-1].due:
-        _look_again(watch, sights)
-    if sights[-1].hooks:
-        run_hooks(watch.hooks, sights[-1].hooks)
-        _look_again(watch, sights)
+    if sight.due:
+        sight = _look_again(watch, sight)
+    if sight.hooks:
+        run_hooks(watch.hooks, sight.hooks)
+        sight = _look_again(watch, sight)
+    return sight
 
 
-def _look_again(watch: Watch, sights: List[Sight]) -> None:
+def _look_again(watch: Watch, before: Sight) -> Sight:
+    """What is to be seen now, with all that ended and went wrong before in this tick.
+
+    What stays wrong is told by every look, and a tick may last for days.
+    """
     with only_one(watch.memory.directory, b"monitor.lock", wait=True):
-        sights.append(look(watch))
+        now = look(watch)
+    known = {(each.message, each.run) for each in before.troubles}
+    new = [each for each in now.troubles if (each.message, each.run) not in known]
+    return now._replace(settled=before.settled + now.settled, troubles=before.troubles + new)
 
 
-def _result(sights: List[Sight], log: EventLog) -> Result:
-    settled = [each for sight in sights for each in sight.settled]
-    views = list(sights[-1].views.values())
-    troubles: List[Trouble] = [each for sight in sights for each in sight.troubles]
-    troubles += [log.trouble] if log.trouble else []
+def _result(sight: Sight, log: EventLog) -> Result:
+    settled = sight.settled
+    views = list(sight.views.values())
+    troubles: List[Trouble] = sight.troubles + ([log.trouble] if log.trouble else [])
     return Result(
         "monitor",
         lambda: {

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional
+from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional, Union
 
 from ontpush.facts.trouble import Interrupted
 
@@ -58,7 +58,7 @@ class Child:
         stdin: IO[bytes],
         stderr: IO[bytes],
         limit: float,
-        environment: Mapping[str, str],
+        environment: Union[Mapping[str, str], Mapping[bytes, bytes]],
     ) -> None:
         _Signals.held = True
         try:
@@ -103,7 +103,8 @@ class Child:
         return code
 
     def _time_is_up(self) -> None:
-        self.timed_out = True
+        # It may have ended long ago, and nobody has waited for it yet.
+        self.timed_out = self._process.poll() is None
         self._signal_group(signal.SIGTERM)
         threading.Timer(_GRACE_SECONDS, self._signal_group, [signal.SIGKILL]).start()
 

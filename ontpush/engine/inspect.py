@@ -77,10 +77,15 @@ def inspect_run(
     with_sha256 = _add_minknow_sums(run, sums)
     walk = _Walk(run, excluded, sums, _of_other_size(run, sums, remembered))
     bad: List[Bad] = []
+    changed: List[Task] = []
     for batch in take_sums(walk.tasks(), jobs, with_sha256):
         for summed in batch:
-            bad += _judge(summed)
+            if _has_changed(summed):
+                changed.append(_task_of(run, summed))
+            else:
+                bad += _judge(summed)
         on_file(len(batch), sum(each.stat.st_size for each in batch if each.stat))
+    bad += _read_again(run, changed, jobs, with_sha256)
     if rollup is None or md5_of_rollup(run) != rollup:
         raise RunFailed("md5sum changed while the run was verified: verify it again", run)
     bad += walk.bad
@@ -138,7 +143,9 @@ class _Walk:
             names, below = names_in(os.path.join(self._run, directory))
             for name in names:
                 path = directory + name
-                if not is_ours(directory, name, names) and not self._excluded(path):
+                # What the roll-up lists is no sidecar, whatever lies beside it here.
+                is_of_run = path in self._sums or not is_ours(directory, name, names)
+                if is_of_run and not self._excluded(path):
                     yield from self._task(path)
             waiting += [
                 directory + name + b"/" for name in below if not self._excluded(directory + name)
@@ -200,6 +207,25 @@ def _rows(path: bytes) -> Iterator[Tuple[bytes, bytes]]:
             if where and sum_text:
                 key = where.encode("utf-8", "surrogateescape")
                 yield os.path.normpath(key), bytes.fromhex(sum_text.strip())
+
+
+def _has_changed(summed: Summed) -> bool:
+    """Whether a file changed while it was read: its sum may be of what it no longer holds."""
+    return summed.stat is not None and not summed.steady
+
+
+def _task_of(run: bytes, summed: Summed) -> Task:
+    return Task(summed.key, os.path.join(run, summed.key.path), 0)
+
+
+def _read_again(run: bytes, changed: List[Task], jobs: int, with_sha256: bool) -> Iterator[Bad]:
+    """Judge by what they hold now the files that changed while they were read. RunFailed."""
+    for batch in take_sums(changed, jobs, with_sha256):
+        for summed in batch:
+            if _has_changed(summed):
+                path = shown(summed.key.path)
+                raise RunFailed(f"{path} changes while it is read: verify it again", run)
+            yield from _judge(summed)
 
 
 def _judge(summed: Summed) -> Iterator[Bad]:

@@ -1,0 +1,319 @@
+"""What follows a verified run is started once, whatever happens; and what a tick does meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.deep import deep_directory
+from tests.lab.mailbox import Mailbox, content
+from tests.lab.minknow import SimulatedRun
+from tests.lab.small_disk import SmallDisk
+from tests.program import Program, is_verified, turn_a_bit, wait_for
+from tests.test_monitor import beat, heartbeat, outputs, ticked
+from tests.test_verdicts import kinds, mark_anew
+
+HOUR = 3600
+# Whoever calls the function finds the disk of the state full.
+FULL = """\
+import os
+import ontpush.commands.monitor as monitor
+_go_on = monitor.{name}
+def _full(*arguments):
+    try:
+        with open({state!r} + "/.filler", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+    except OSError:
+        pass
+    _go_on(*arguments)
+monitor.{name} = _full
+"""
+
+
+@contextlib.contextmanager
+def full_when(monitor: Program, name: str) -> Iterator[None]:
+    """Ticks whose disk for the state is full at a certain step."""
+    where = monitor.modules / "sitecustomize.py"
+    where.write_text(FULL.format(name=name, state=str(monitor.state)))
+    yield
+    where.unlink()
+
+
+@pytest.fixture
+def small_state(monitor: Program) -> Iterator[SmallDisk]:
+    """A state directory of 1 MB."""
+    monitor.state.mkdir()
+    disk = SmallDisk(monitor.state, "1m")
+    monitor.within = disk.within
+    yield disk
+    disk.end()
+
+
+def test_a_disk_that_is_full_when_a_hook_is_to_start_only_delays_it(
+    monitor: Program, pushed: Path, small_state: SmallDisk, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["echo started"]
+    with full_when(monitor, "run_hooks"):
+        ran = monitor.run("monitor")
+    assert ran.code == 75
+    (line,) = ran.err.splitlines()
+    assert "No space left" in line
+    assert "hooks" in line
+    (small_state.path / ".filler").unlink()
+    ticked(monitor)
+    ticked(monitor)
+    assert [path.read_text() for path in small_state.path.glob("hooks/*.out")] == ["started\n"]
+    assert kinds(mailbox) == ["verified"]
+
+
+def test_a_disk_that_is_full_when_a_run_is_to_be_read_only_delays_it(
+    monitor: Program, pushed: Path, small_state: SmallDisk
+) -> None:
+    with full_when(monitor, "verify_here"):
+        ran = monitor.run("monitor")
+    assert ran.code == 75
+    (line,) = ran.err.splitlines()
+    assert "No space left" in line
+    (small_state.path / ".filler").unlink()
+    ticked(monitor)
+    assert is_verified(pushed)
+
+
+def test_a_hook_that_went_well_is_not_blamed_for_one_that_hangs(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    hangs = "trap '' TERM; while :; do sleep 1; done"
+    monitor.settings.update(on_verified=[hangs, "echo fine"], hook_minutes=0.02)
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1
+    whys = [json.loads(path.read_text()) for path in monitor.state.glob("hooks/*.json")]
+    assert {each["command"]: bool(each["why"]) for each in whys} == {
+        hangs: True,
+        "echo fine": False,
+    }
+
+
+def test_a_hook_gets_names_that_are_not_ascii_without_a_locale(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    run = SimulatedRun(data, group="größe", sample="Müller", files=1)
+    run.write_all()
+    program.pushed(data, gridion)
+    monitor.environment.update(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    monitor.settings["on_verified"] = ['echo "$ONTPUSH_SAMPLE ü"; ls "$ONTPUSH_RUN" >/dev/null']
+    ticked(monitor)
+    (output,) = (path.read_bytes() for path in monitor.state.glob("hooks/*.out"))
+    assert output.decode() == "Müller ü\n"
+    assert kinds(mailbox) == ["verified"]
+
+
+def test_what_hooks_printed_is_cleared_away_in_the_end_and_none_starts_again(
+    monitor: Program, pushed: Path
+) -> None:
+    monitor.settings["on_verified"] = ["echo started"]
+    ticked(monitor)
+    assert outputs(monitor) == ["started\n"]
+    monitor.settings["silent_minutes"] = 10**8
+    monitor.put_clock_forward(401 * 24 * HOUR)
+    ticked(monitor)
+    assert outputs(monitor) == []
+    assert len(list(monitor.state.glob("hooks/*.json"))) == 1
+    ticked(monitor)
+    assert outputs(monitor) == []
+
+
+# -- how ticks end ----------------------------------------------------------------------------
+
+
+def test_a_root_that_vanishes_during_a_tick_is_named(
+    monitor: Program, pushed: Path, root: Path
+) -> None:
+    away = root.with_name("unmounted")
+    (monitor.modules / "sitecustomize.py").write_text(
+        "import os\n"
+        "import ontpush.commands.monitor as monitor\n"
+        f"monitor.verify_here = lambda *_: os.rename({str(root)!r}, {str(away)!r})\n"
+    )
+    ran = monitor.run("monitor")
+    away.rename(root)
+    assert ran.code == 69
+    (line,) = ran.err.splitlines()
+    assert str(root) in line
+    (monitor.modules / "sitecustomize.py").unlink()
+    ticked(monitor)
+    assert is_verified(pushed)
+
+
+DIES = """\
+import os, signal
+with open("/proc/self/cmdline", "rb") as file:
+    words = file.read().split(b"\\0")
+if b"verify" in words:
+    os.kill(os.getpid(), signal.{signal})
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_verification_that_is_killed_is_tried_again_by_the_next_tick(
+    monitor: Program, pushed: Path, mailbox: Mailbox, name: str
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(DIES.format(signal=name))
+    assert monitor.run("monitor").is_silent
+    assert any("ended by signal" in line for line in monitor.told("WARN"))
+    (monitor.modules / "sitecustomize.py").unlink()
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified"]
+    assert list((monitor.state / "checks").iterdir()) == []
+
+
+def test_a_verification_that_is_killed_each_time_is_told(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(DIES.format(signal="SIGKILL"))
+    codes = [monitor.run("monitor").code for _ in range(6)]
+    assert codes == [0, 0, 0, 1, 0, 0]
+    (mail,) = mailbox.mails()
+    assert "signal 9" in content(mail, "plain")
+
+
+def test_a_verification_that_is_ended_by_hand_is_tried_again(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(
+        DIES.format(signal="SIGTERM")
+        .replace("os.kill(os.getpid(), signal.SIGTERM)", "WAIT")
+        .replace("WAIT", "open(os.environ['ONTPUSH_TEST'] + '/begun', 'w').close()")
+    )
+    victim = next(pushed.glob("pod5_pass/*"))
+    with victim.open("r+b") as file:
+        file.truncate(64 << 30)
+
+    def verification() -> int:
+        for pid in monitor.processes():
+            with contextlib.suppress(OSError):
+                if b"\0verify\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return 0
+
+    with monitor.started("monitor", *monitor.configured()) as process:
+        wait_for((monitor.home / "begun").exists, "no verification begins")
+        wait_for(verification, "no verification begins")
+        begun = verification()
+        wait_for(lambda: os.listdir(f"/proc/{begun}/task")[1:], "it reads nothing")
+        os.kill(begun, signal.SIGTERM)
+        assert process.wait(60) == 0
+    os.truncate(victim, 0)
+    assert monitor.run("monitor").code == 1
+    assert kinds(mailbox) == ["verification failed"]
+
+
+def test_a_verdict_that_is_late_and_not_awaited_any_more_ends_no_tick(
+    monitor: Program, pushed: Path, gridion: Path
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(
+        "import time\n"
+        "with open('/proc/self/cmdline', 'rb') as file:\n"
+        "    words = file.read().split(b'\\0')\n"
+        "if b'verify' in words:\n"
+        "    time.sleep(600)\n"
+        "else:\n"
+        "    import ontpush.cluster.checking as checking\n"
+        "    _Child = checking.Child\n"
+        "    checking.Child = lambda *its: _Child(*its[:3], 3.0, its[4])\n"
+    )
+    with monitor.started("monitor", *monitor.configured()) as process:
+        wait_for(lambda: list(monitor.state.glob("checks/*.new")), "no verification begins")
+        mark_anew(pushed, gridion)
+        assert monitor.run("monitor").code in (0, 1)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode in (0, 1)
+    assert b"unexpected" not in told
+
+
+def test_two_roots_do_not_share_a_state(monitor: Program, root: Path, tmp_path: Path) -> None:
+    beat(root / "a", {"run": "x/y", "state": "stalled"})
+    ticked(monitor)
+    other = tmp_path / "other"
+    beat(other / "b", {"run": "x/z", "state": "stalled"})
+    monitor.settings["root"] = str(other)
+    ran = monitor.run("monitor")
+    assert ran.code == 78
+    (line,) = ran.err.splitlines()
+    assert str(root) in line
+    assert "state_dir" in line
+    (monitor.state / "root.json").unlink()  # as it says, for a root that was moved
+    ticked(monitor)
+
+
+# -- silence --------------------------------------------------------------------------------------
+
+
+def test_directories_that_are_nested_without_end_stop_no_look(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    beat(root / "evil")
+    (root / "evil" / "run").mkdir()
+    with deep_directory(root / "evil" / "run" / "pod5_pass"):
+        ticked(monitor)
+        mailbox.mails()
+        monitor.put_clock_forward(2 * HOUR)
+        ticked(monitor)
+        assert kinds(mailbox) == ["silent", "silent"]
+
+
+def test_the_tree_of_a_silent_instrument_is_looked_at_once_an_hour(
+    monitor: Program, gridion: Path, mailbox: Mailbox
+) -> None:
+    beat(gridion)
+    place = gridion / "group" / "run" / "pod5_pass"
+    place.mkdir(parents=True)
+    monitor.settings["silent_minutes"] = 0.05
+    monitor.put_clock_forward(10)
+    ticked(monitor)
+    assert kinds(mailbox) == ["silent"]
+    while place.stat().st_ctime < heartbeat(gridion).stat().st_ctime + 5:
+        (place / ".arriving").touch()
+        (place / ".arriving").unlink()
+    monitor.settings["silent_minutes"] = 0.25
+    monitor.put_clock_forward(11)
+    ticked(monitor)
+    assert kinds(mailbox) == []
+    monitor.put_clock_forward(3700)
+    monitor.settings["silent_minutes"] = (3700 + 4) / 60
+    (place / ".arriving").touch()
+    ticked(monitor)
+    assert kinds(mailbox) == ["back"]
+
+
+def test_a_number_of_a_million_digits_takes_no_time(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    beat(root / "evil")
+    heartbeat(root / "evil").write_text('{"a":' + "9" * (8 << 20) + "}")
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert "failed" in kinds(mailbox)
+
+
+def test_an_instrument_that_cannot_be_asked_is_told_by_mail_and_once(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    (gridion / ".ontpush" / "again").write_text("in the way")
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    ran = monitor.run("monitor")
+    assert "cannot be asked to send again" in ran.err
+    assert kinds(mailbox) == ["failed", "verification failed"]
+    assert monitor.run("monitor").is_silent
+    assert kinds(mailbox) == []
+    (gridion / ".ontpush" / "again").unlink()
+    ticked(monitor)
+    assert kinds(mailbox) == ["back to normal, was failed"]

@@ -1,0 +1,399 @@
+"""What the cluster believes of a run, and for how long: marks, verdicts, and what it remembers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.mailbox import Mailbox, content
+from tests.lab.minknow import SimulatedRun
+from tests.program import Program, Ran, is_verified, md5, turn_a_bit
+from tests.test_bell import ASKED_IN_VAIN, Pair
+from tests.test_monitor import beat, done_run, heartbeat, outputs, ticked
+
+HOUR = 3600
+KILLED = "import os\nimport {module}\n{module}.{name} = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+
+
+def kinds(mailbox: Mailbox) -> list[str]:
+    """What each mail is about, without the run, sorted."""
+    return [subject.split(":")[0] for subject in mailbox.subjects()]
+
+
+def mark_anew(run: Path, base: Path) -> None:
+    """As after a `retry` on the instrument: marked once more under the same roll-up, and said."""
+    made = (run / "rsync.done").stat().st_mtime_ns
+    os.utime(run / "rsync.done", ns=(made, made + 10**9))
+    path = heartbeat(base)
+    facts = json.loads(path.read_text())
+    for each in facts["runs"]:
+        each["done_at"] += 7
+    path.write_text(json.dumps(facts))
+
+
+def killed_at(monitor: Program, module: str, name: str) -> None:
+    """A tick that dies when it comes to a function."""
+    where = monitor.modules / "sitecustomize.py"
+    where.write_text(KILLED.format(module=module, name=name))
+    assert monitor.run("monitor").code == -9
+    where.unlink()
+
+
+# -- our own mark -----------------------------------------------------------------------------
+
+
+def test_a_run_that_is_found_corrupt_loses_the_mark_that_vouched_for_it(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    assert is_verified(pushed)
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    mark_anew(pushed, gridion)
+    assert monitor.run("monitor").code == 1
+    assert not (pushed / "rsync.verified").exists()
+    assert kinds(mailbox) == ["verification failed", "verified"]
+    shutil.rmtree(monitor.state)
+    assert monitor.run("monitor").code == 1
+    assert not (pushed / "rsync.verified").exists()
+    assert kinds(mailbox) == ["verification failed"]
+
+
+def test_a_mark_that_another_wrote_is_not_believed(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    words = heartbeat(gridion).read_text()
+    heartbeat(gridion).write_text(json.dumps({"runs": []}))
+    (pushed / "rsync.done").rename(gridion / "kept")
+    ticked(monitor)
+    (gridion / "kept").rename(pushed / "rsync.done")
+    heartbeat(gridion).write_text(words)
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    rollup = md5(pushed / "md5sum")
+    (pushed / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
+    assert monitor.run("monitor").code == 1
+    assert kinds(mailbox) == ["verification failed"]
+    assert not (pushed / "rsync.verified").exists()
+
+
+# -- verdicts ---------------------------------------------------------------------------------
+
+
+def test_a_verdict_of_yesterday_is_not_that_of_today(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    (pushed / "rsync.verified").mkdir()  # it cannot be marked
+    killed_at(monitor, "ontpush.cluster.watch", "drop_verdict")
+    monitor.run("monitor")
+    mailbox.mails()
+    (pushed / "rsync.verified").rmdir()
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    assert monitor.run("monitor").code == 1
+    assert not (pushed / "rsync.verified").exists()
+    assert "mended, verified" not in kinds(mailbox)
+
+
+def test_a_corrupt_run_that_nothing_vouches_for_any_more_is_not_back_to_normal(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    assert monitor.run("monitor").code == 1
+    rollup = (pushed / "md5sum").read_bytes()
+    (pushed / "md5sum").write_bytes(rollup.splitlines(True)[0])  # as while it is sent again
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    monitor.run("monitor")
+    monitor.run("monitor")
+    assert kinds(mailbox) == ["still verification failed", "verification failed"]
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    (pushed / "md5sum").write_bytes(rollup)
+    ticked(monitor)
+    assert kinds(mailbox) == ["mended, verified"]
+    assert is_verified(pushed)
+
+
+def test_a_check_whose_run_is_opened_again_meanwhile_ends_no_trouble(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    assert monitor.run("monitor").code == 1
+    beat(gridion)
+    heartbeat_of_lab = gridion / ".ontpush" / "lab.json"
+    heartbeat_of_lab.unlink()  # it says nothing of the run any more
+    (pushed / "md5sum").write_bytes((pushed / "md5sum").read_bytes().splitlines(True)[0])
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    monitor.run("monitor")
+    monitor.run("monitor")
+    assert kinds(mailbox) == ["still verification failed", "verification failed"]
+
+
+def test_a_run_whose_path_begins_or_ends_with_a_blank_is_verified(
+    monitor: Program, program: Program, data: Path, gridion: Path
+) -> None:
+    runs = [SimulatedRun(data, group=group, files=1) for group in (" a", "\u3000b", "a: b")]
+    for run in runs:
+        run.write_all()
+    ends = SimulatedRun(data, group="c", files=1)
+    ends.write_all()
+    ends.path.rename(ends.path.with_name(ends.path.name + " "))
+    program.pushed(data, gridion)
+    ticked(monitor)
+    paths = [gridion / run.path.relative_to(data) for run in [*runs, ends]]
+    paths[-1] = paths[-1].with_name(paths[-1].name + " ")
+    assert [is_verified(path) for path in paths] == [True] * 4
+
+
+def test_a_run_marked_once_more_and_then_opened_again_is_told_and_its_hooks_start(
+    monitor: Program,
+    pushed: Path,
+    program: Program,
+    run: SimulatedRun,
+    gridion: Path,
+    mailbox: Mailbox,
+) -> None:
+    monitor.settings["on_verified"] = ["echo $ONTPUSH_ROLLUP"]
+    ticked(monitor)
+    mark_anew(pushed, gridion)
+    with (monitor.state / "work.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ticked(monitor)
+    # Mark and roll-up come before the heartbeat.
+    before = heartbeat(gridion).read_text()
+    run.late_file("bam_pass/late.bam")
+    program.pushed(run.root, gridion)
+    after = heartbeat(gridion).read_text()
+    heartbeat(gridion).write_text(before)
+    ticked(monitor)
+    heartbeat(gridion).write_text(after)
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified", "verified"]
+    assert f"{md5(pushed / 'md5sum')}\n" in outputs(monitor)
+
+
+def test_a_hook_whose_tick_died_first_is_started_though_the_run_was_marked_anew(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["echo started"]
+    killed_at(monitor, "ontpush.cluster.hooks", "run_hooks")
+    assert outputs(monitor) == []
+    mark_anew(pushed, gridion)
+    ticked(monitor)
+    ticked(monitor)
+    assert outputs(monitor) == ["started\n"]
+    assert kinds(mailbox) == ["verified"]
+
+
+# -- what nothing vouches for -------------------------------------------------------------------
+
+
+@pytest.fixture
+def local(program: Program, monitor: Program, run: SimulatedRun, gridion: Path) -> Pair:
+    """A sequencer that pushes to a directory of this machine, and the monitor there."""
+    return Pair(program, monitor, run, str(gridion), gridion)
+
+
+def rot(path: Path) -> None:
+    turn_a_bit(path)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["md5sum", "rsync.done"])
+@pytest.mark.parametrize("harm", [rot, empty, Path.unlink])
+def test_a_roll_up_or_mark_that_went_bad_is_told_and_mended_by_two_ticks(
+    local: Pair,
+    name: str,
+    harm: Callable[[Path], None],
+    mailbox: Mailbox,
+) -> None:
+    local.run.write_all()
+    assert local.push() == "done"
+    path = local.there / name
+    if name == "rsync.done" and harm is rot:
+        path.write_bytes(path.read_bytes().replace(b"rollup: ", b"rollup: f"))
+    else:
+        harm(path)
+    assert local.monitor.run("monitor").is_silent  # it may just have been opened again
+    assert local.push() == "done"
+    ran = local.monitor.run("monitor")
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert "no rsync.done here vouches for the md5sum beside it" in line
+    (mail,) = mailbox.mails()
+    assert mail["Subject"].startswith("[ontpush] verification failed: ")
+    assert "within two of its ticks" in content(mail, "plain")
+    assert len(local.requests()) == 2
+    assert local.monitor.run("monitor").is_silent
+    assert [local.push(), local.push()] == ["done", "done"]
+    assert local.look() == "verified"
+    assert kinds(mailbox) == ["mended, verified"]
+    local.check_mended()
+
+
+def test_what_nothing_vouches_for_however_often_it_is_sent_is_asked_for_a_few_times(
+    local: Pair,
+    mailbox: Mailbox,
+) -> None:
+    local.run.write_all()
+    for _ in range(ASKED_IN_VAIN):
+        local.push()
+        local.push()
+        (local.there / "md5sum").write_text("rotten\n")
+        local.push()
+        assert local.monitor.run("monitor").code in (0, 1)
+        assert local.requests()
+    local.push()
+    local.push()
+    (local.there / "md5sum").write_text("rotten\n")
+    local.push()
+    local.monitor.run("monitor")
+    assert not list(local.place.glob("again/*"))
+    assert "changed" in kinds(mailbox)
+    assert local.push() == "done"
+    assert local.monitor.run("monitor").is_silent
+
+
+def test_a_run_that_was_moved_away_here_is_nobodys_trouble(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    mailbox.mails()
+    pushed.rename(gridion.parent.parent / "archive")
+    shutil.rmtree(monitor.state)
+    heartbeat(gridion).write_text(heartbeat(gridion).read_text())
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+def test_a_roll_up_that_no_mark_names_is_not_read_at_all(
+    monitor: Program, pushed: Path, root: Path
+) -> None:
+    beat(root / "evil", done_run("r"))
+    (root / "evil" / "r").mkdir()
+    os.mkfifo(root / "evil" / "r" / "rsync.done")
+    with (root / "evil" / "r" / "md5sum").open("wb") as file:
+        file.truncate(1 << 40)
+    monitor.run("monitor")
+    assert is_verified(pushed)
+    (root / "evil" / "r" / "rsync.done").unlink()
+    (root / "evil" / "r" / "rsync.done").write_text("now\nrun: r\nrollup: x\n")
+    monitor.run("monitor")
+
+
+# -- which instruments there are ----------------------------------------------------------------
+
+
+def test_an_old_heartbeat_in_the_root_does_not_take_an_instruments_name(
+    monitor: Program, root: Path, pushed: Path
+) -> None:
+    (root / ".ontpush").mkdir()
+    (root / ".ontpush" / "gridion.json").write_text(json.dumps({"runs": []}))
+    (facts,) = ticked(monitor)["instruments"]
+    assert (facts["instrument"], facts["verified"]) == ("gridion", 1)
+    assert is_verified(pushed)
+    assert ticked(monitor)["runs"] == []
+
+
+def test_a_link_that_the_administrator_made_in_the_root_is_followed(
+    monitor: Program, root: Path, gridion: Path, pushed: Path, tmp_path: Path
+) -> None:
+    gridion.rename(tmp_path / "disk2")
+    (root / "gridion").symlink_to(tmp_path / "disk2")
+    ticked(monitor)
+    assert is_verified(pushed)
+    # Where the root is a destination itself, whoever sends there could have made it.
+    (root / ".ontpush").mkdir()
+    (root / ".ontpush" / "other.json").write_text(json.dumps({"runs": []}))
+    assert [each["instrument"] for each in ticked(monitor)["instruments"]] == ["other"]
+
+
+@pytest.mark.parametrize("letter", ["é", "名"])
+def test_an_instrument_with_a_very_long_name_holds_up_no_other(
+    monitor: Program, root: Path, pushed: Path, letter: str
+) -> None:
+    beat(root / (letter * 80))
+    beat(root / (letter * 79 + "x"))
+    assert len(ticked(monitor)["instruments"]) == 3
+    assert is_verified(pushed)
+    assert len(list(monitor.state.glob("instruments/*.json"))) == 3
+
+
+# -- what is remembered ---------------------------------------------------------------------------
+
+
+def bare(monitor: Program) -> Ran:
+    """A tick of which nothing is expected but that it ends in order."""
+    ran = monitor.run("monitor")
+    assert ran.code in (0, 1)
+    return ran
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"since": "x"},
+        {"bad_count": "x"},
+        {"files": "a"},
+        {"rollup": 5, "verdict": "checking"},
+        {"verdict": []},
+        {"verdict": "splendid"},
+        {"bad": [["\ud800", "md5"]], "bad_count": 1},
+        {"error": None},
+    ],
+)
+def test_a_memory_that_we_never_wrote_is_lost_and_not_for_good(
+    monitor: Program, pushed: Path, change: dict[str, Any]
+) -> None:
+    ticked(monitor)
+    (path,) = monitor.state.glob("instruments/*.json")
+    facts = json.loads(path.read_text())
+    for standing in facts["runs"].values():
+        standing.update(change)
+    path.write_text(json.dumps(facts))
+    bare(monitor)
+    assert ticked(monitor)["instruments"][0]["verified"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"runs":{},"searched_at":Infinity,"known_since":0}',
+        '{"runs":{"\\ud800":{"verdict":"checking"}},"searched_at":1,"known_since":1}',
+        '{"runs":{"../x":{"verdict":"checking"}},"searched_at":1,"known_since":1}',
+        '{"runs":[],"searched_at":1,"known_since":1}',
+    ],
+)
+def test_a_memory_that_names_what_cannot_be_is_lost(
+    monitor: Program, pushed: Path, text: str
+) -> None:
+    ticked(monitor)
+    (path,) = monitor.state.glob("instruments/*.json")
+    path.write_text(text)
+    bare(monitor)
+    assert ticked(monitor)["instruments"][0]["verified"] == 1
+
+
+def test_what_a_clock_that_was_ahead_wrote_down_stops_nothing(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    monitor.settings["silent_minutes"] = 10**8
+    monitor.put_clock_forward(10 * 365 * 24 * HOUR)
+    assert monitor.run("monitor").code == 1
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    monitor.put_clock_forward(25 * HOUR)
+    bare(monitor)
+    assert is_verified(pushed)
+    assert "mended, verified" in kinds(mailbox)
