@@ -24,10 +24,11 @@ from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
 from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
 from ontpush.cluster.messages import Message, View, of_verified
-from ontpush.cluster.notices import load_notices, news, save_notices
+from ontpush.cluster.notices import news
+from ontpush.cluster.outbox import Outbox
 from ontpush.cluster.requests import request_again
 from ontpush.cluster.slurm import Slurm, Wishes
-from ontpush.cluster.tell import Notifier, Outbox
+from ontpush.cluster.tell import Notifier, Outcome, tell
 from ontpush.cluster.verdict import (
     bad_files,
     drop_verdict,
@@ -235,23 +236,40 @@ def _own_disks(watch: Watch) -> Iterator[Condition]:
 
 def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[str]) -> None:
     """Put what is new into the outbox, write down that it is there, and deliver."""
-    state = watch.memory.directory
-    outbox = Outbox(state, watch.notifiers)
-    told = load_notices(state)
-    new = news(told, conditions, sight.views, unsure, watch.remind_seconds)
-    outbox.add(new.messages + _verified(sight) + _failed_hooks(watch, sight))
-    if new.notices != told:
-        save_notices(state, new.notices)
+    outbox = Outbox(watch.memory.directory, watch.notifiers)
+    new = news(outbox.notices, conditions, sight.views, unsure, watch.remind_seconds)
+    outbox.put(new.messages + _verified(sight) + _failed_hooks(watch, sight), new.notices)
     _note_told(watch, sight)
-    for outcome in outbox.deliver():
-        name = outcome.notifier.name
-        for letter in outcome.told:
-            watch.log.event(LOG_SYNC, b"", f"told {name}: {letter.subject}")
+    outcomes = tell(outbox.waiting())
+    for outcome in outcomes:
+        outbox.take_out(outcome)
+        _log_tries(watch, sight, outcome)
         if outcome.trouble:
-            why = f"{name}: {outcome.trouble}; it is tried again at the next tick"
+            why = f"{outcome.notifier.name}: {outcome.trouble}; it is tried again at the next tick"
             watch.log.event(LOG_WARN, b"", why)
-            if outcome.is_first_failure:
+            if outbox.may_complain(outcome.notifier, watch.remind_seconds):
                 sight.troubles.append(Trouble(why))
+    count = outbox.drop_oldest()
+    if count:
+        why = "given up, since too much waits for who does not take it: the oldest {}"
+        _fail(watch, sight, why.format(plural(count, "message")))
+    if outcomes:
+        outbox.save()
+
+
+def _log_tries(watch: Watch, sight: Sight, outcome: Outcome) -> None:
+    name = outcome.notifier.name
+    for each in outcome.tries:
+        if each.fault is None:
+            watch.log.event(LOG_SYNC, b"", f"told {name}: {each.letter.subject}")
+        elif each.is_last:
+            why = f"{name}: {each.fault}; refused for good, so it is given up: "
+            _fail(watch, sight, why + each.letter.subject)
+
+
+def _fail(watch: Watch, sight: Sight, why: str) -> None:
+    watch.log.event(LOG_FAIL, b"", why)
+    sight.troubles.append(Trouble(why))
 
 
 def _verified(sight: Sight) -> List[Message]:
