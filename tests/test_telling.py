@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.lab.mailbox import Mailbox, content
-from tests.program import Program, Ran
+from tests.program import Program, Ran, wait_for
 from tests.test_monitor import HOUR, beat, heartbeat, pushed, ticked  # noqa: F401
 
 MIB = 1 << 20
@@ -402,6 +402,7 @@ def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
     root: Path,
     mailbox: Mailbox,
 ) -> None:
+    monitor.settings["on_verified"] = ["exit 3"]
     stalled(root, "one")
     crashing = [monitor.python, str(Path(__file__).parent / "lab" / "crashing.py")]
     for step in range(1, 100):
@@ -412,7 +413,7 @@ def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
         before = mailbox.subjects()
         monitor.run("monitor")
         after = mailbox.subjects()
-        wanted = {"stalled: b", f"verified: {pushed.name}"}
+        wanted = {f"hook failed: {pushed.name}", "stalled: b", f"verified: {pushed.name}"}
         # What was sent and could not be written down any more comes again.
         for subjects in (before, after):
             assert len(set(subjects)) == len(subjects)
@@ -422,6 +423,29 @@ def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
         monitor.temporary.mkdir()
         (pushed / "rsync.verified").unlink(missing_ok=True)
     assert step > 5
+
+
+def test_a_hook_that_failed_is_told_once_while_others_are_at_work(
+    monitor: Program,
+    pushed: Path,  # noqa: F811
+    mailbox: Mailbox,
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    monitor.settings["on_verified"] = ["exit 3", f"cat {tmp_path}/gate; exit 4"]
+    with monitor.started("monitor", *monitor.configured()) as process:
+        ended = '"ended"'
+        files = monitor.state.glob
+        wait_for(lambda: any(ended in each.read_text() for each in files("hooks/*.json")), "none")
+        complained(monitor, "ended with 3")
+        assert monitor.run("monitor").is_silent
+        (tmp_path / "gate").write_text("")
+        _, err = process.communicate()
+    assert "ended with 4" in err.decode()
+    assert "ended with 3" not in err.decode()
+    assert monitor.run("monitor").is_silent
+    subjects = [each for each in mailbox.subjects() if each.startswith("hook failed")]
+    assert len(subjects) == 2
 
 
 # -- what is told again, and what not -------------------------------------------------------

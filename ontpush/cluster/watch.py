@@ -21,7 +21,7 @@ from ontpush.cluster.conditions import (
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, note_told, of_failed_hook
 from ontpush.cluster.memory import CHECKING, GOOD, Memory, Remembered, Standing
 from ontpush.cluster.messages import Message, View, of_verified
 from ontpush.cluster.notices import news
@@ -296,6 +296,8 @@ def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
 
 def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
+    for hook in sight.hooks:
+        note_told(hook)
     for view in sight.views.values():
         runs = view.remembered.runs
         fresh = [run for run, each in runs.items() if each.untold or each.follow]
