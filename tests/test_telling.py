@@ -451,6 +451,19 @@ def test_a_hook_that_failed_is_told_once_while_others_are_at_work(
 # -- what is told again, and what not -------------------------------------------------------
 
 
+def test_a_disk_that_hovers_about_the_limit_is_told_once(
+    monitor: Program, gridion: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["disk_percent"] = 95.95
+    for free in (41, 40, 41, 40, 50, 40):
+        beat(gridion, free_bytes=free, total_bytes=1000)
+        ticked(monitor)
+    assert mailbox.subjects() == ["disk filling: gridion"]
+    beat(gridion, free_bytes=70, total_bytes=1000)
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was disk filling: gridion"]
+
+
 def test_what_was_told_under_a_clock_years_ahead_is_told_again(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:

@@ -12,6 +12,8 @@ from ontpush.engine.find import find_runs
 from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown
 
+_HOVERING = 2.0  # percent that a disk has to have more room than at its limit, to be well again
+
 
 class Limits(NamedTuple):
     """From when on something is wrong: `silent` in seconds, `disk` in percent filled."""
@@ -21,7 +23,10 @@ class Limits(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """Something that is wrong. While `same` stays the same there is nothing new to tell."""
+    """Something that is wrong. While `same` stays the same there is nothing new to tell.
+
+    What only `lingers` is not bad enough to be told, nor good enough to be over if it was.
+    """
 
     kind: str
     instrument: str
@@ -30,6 +35,7 @@ class Condition(NamedTuple):
     todo: str
     details: Tuple[str, ...] = ()
     same: str = ""
+    lingers: bool = False
 
 
 def of_instrument(instrument: Instrument, beat: Heartbeat, limits: Limits) -> Iterator[Condition]:
@@ -99,7 +105,7 @@ def of_disk(
     if not total or free > total:
         return
     filled = 100 * (1 - free / total)
-    if filled > limits.disk:
+    if filled > limits.disk - _HOVERING:
         where = f"the disk of {instrument}" if instrument else f"the disk of {place}"
         yield Condition(
             words.DISK,
@@ -107,6 +113,7 @@ def of_disk(
             "",
             f"{where} is {filled:.0f} % full: {human_size(free)} of {human_size(total)} are free",
             "Make room: on an instrument, of runs that are done and verified.",
+            lingers=filled <= limits.disk,
         )
 
 

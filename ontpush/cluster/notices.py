@@ -58,6 +58,8 @@ def news(
     for each in _once(conditions):
         view = views.get(each.instrument)
         notice = known.pop((each.kind, each.instrument, each.run), None)
+        if each.lingers and notice is None:
+            continue
         how = _how(notice, each, remind_seconds)
         if notice is None or how is not None:
             messages.append(of_condition(each, how or "", view))
@@ -86,6 +88,7 @@ def _both(one: Condition, other: Condition) -> Condition:
         what=f"{one.what}; {other.what}",
         details=one.details + other.details,
         same=f"{one.same}\n{other.same}",
+        lingers=one.lingers and other.lingers,
     )
 
 
