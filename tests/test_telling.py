@@ -464,6 +464,23 @@ def test_a_disk_that_hovers_about_the_limit_is_told_once(
     assert mailbox.subjects() == ["back to normal, was disk filling: gridion"]
 
 
+def test_a_root_that_is_empty_all_at_once_ends_nothing(
+    monitor: Program, gridion: Path, root: Path, mailbox: Mailbox
+) -> None:
+    stalled(root, "gridion")
+    ticked(monitor)
+    mailbox.mails()
+    root.rename(root.with_name("unmounted"))
+    root.mkdir()
+    ran = monitor.run("monitor")
+    assert ran.code == 69
+    assert "is its disk mounted?" in ran.err
+    root.rmdir()
+    root.with_name("unmounted").rename(root)
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
 def test_what_was_told_under_a_clock_years_ahead_is_told_again(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:

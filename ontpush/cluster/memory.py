@@ -6,7 +6,7 @@ Safe on NFS and Lustre. Lost, it is made anew: the marks in the runs tell what w
 import json
 import os
 from typing import Any, Dict, List, NamedTuple, Tuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ontpush.engine.rollup import write_whole
 from ontpush.facts.names import shown
@@ -83,6 +83,12 @@ class Memory:
         runs = {run: _facts(each) for run, each in sorted(remembered.runs.items())}
         facts = dict(remembered._asdict(), runs=runs)
         write_json(self._path(instrument), facts)
+
+    def instruments(self) -> List[str]:
+        """Every instrument that was ever saved. OSError."""
+        directory = os.path.join(self.directory, b"instruments")
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return [unquote(os.fsdecode(name[:-5])) for name in names if name.endswith(b".json")]
 
     def _path(self, instrument: str) -> bytes:
         name = quote(instrument, safe="").replace(".", "%2E").encode() + b".json"

@@ -38,7 +38,7 @@ from ontpush.cluster.verdict import (
 )
 from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
     LOG_FAIL,
@@ -90,7 +90,11 @@ class Sight(NamedTuple):
 
 
 def look(watch: Watch) -> Sight:
-    """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock."""
+    """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock.
+
+    OutOfReach, and nothing is changed, where the disk of the root is not there.
+    """
+    _check_root(watch)
     slurm = Slurm(watch.checker, watch.slurm, watch.log) if watch.slurm else None
     sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
@@ -114,6 +118,19 @@ def look(watch: Watch) -> Sight:
     conditions += _own_disks(watch)
     _tell(watch, sight, conditions, unsure)
     return sight
+
+
+def _check_root(watch: Watch) -> None:
+    """A disk that is not mounted leaves an empty directory. OutOfReach."""
+    if os.listdir(watch.root):
+        return
+    for name in watch.memory.instruments():
+        if name not in watch.pulled or watch.memory.load(name).runs:
+            memory = shown(os.path.join(watch.memory.directory, b"instruments"))
+            raise OutOfReach(
+                f"{shown(watch.root)}: is empty, and {name} was there; is its disk mounted? If"
+                f" every instrument is gone for good, remove {memory}"
+            )
 
 
 def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
