@@ -481,6 +481,16 @@ def test_a_root_that_is_empty_all_at_once_ends_nothing(
     assert mailbox.subjects() == []
 
 
+def test_a_root_where_nothing_has_come_yet_is_no_disk_that_is_gone(
+    monitor: Program, mailbox: Mailbox
+) -> None:
+    monitor.settings["pull"] = [{"instrument": "mk1c", "source": "minit@mk1c.example.org:."}]
+    ticked(monitor)
+    monitor.put_clock_forward(2 * HOUR)
+    ticked(monitor)
+    assert mailbox.subjects() == ["silent: mk1c"]
+
+
 def test_what_was_told_under_a_clock_years_ahead_is_told_again(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:

@@ -125,8 +125,9 @@ def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
     message["Auto-Submitted"] = "auto-generated"
     message["X-Ontpush-Kind"] = letter.kind
-    message.set_content(letter.text)
-    message.add_alternative(letter.html, subtype="html")
+    # A mail server refuses lines of more than 998 characters, and Python 3.6 breaks none by itself.
+    message.set_content(letter.text, cte="quoted-printable")
+    message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
     return message
 
 
