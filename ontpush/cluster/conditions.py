@@ -15,6 +15,7 @@ from ontpush.facts.names import human_size, human_time, plural, shown
 _LOOK_SECONDS = 3600
 # RUN/pod5_pass/barcode01/: where files come in.
 _DATA_DEPTH = 3
+_HOVERING = 2.0  # percent that a disk has to have more room than at its limit, to be well again
 
 
 class Limits(NamedTuple):
@@ -25,7 +26,10 @@ class Limits(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """Something that is wrong. While `same` stays the same there is nothing new to tell."""
+    """Something that is wrong. While `same` stays the same there is nothing new to tell.
+
+    What only `lingers` is not bad enough to be told, nor good enough to be over if it was.
+    """
 
     kind: str
     instrument: str
@@ -34,6 +38,7 @@ class Condition(NamedTuple):
     todo: str
     details: Tuple[str, ...] = ()
     same: str = ""
+    lingers: bool = False
 
 
 def quiet_since(instrument: Instrument, beat: Heartbeat, limits: Limits, before: int) -> int:
@@ -131,7 +136,7 @@ def of_disk(
     if not total or free > total:
         return
     filled = 100 * (1 - free / total)
-    if filled > limits.disk:
+    if filled > limits.disk - _HOVERING:
         where = f"the disk of {instrument}" if instrument else f"the disk of {place}"
         yield Condition(
             words.DISK,
@@ -139,6 +144,7 @@ def of_disk(
             "",
             f"{where} is {filled:.0f} % full: {human_size(free)} of {human_size(total)} are free",
             "Make room: on an instrument, of runs that are done and verified.",
+            lingers=filled <= limits.disk,
         )
 
 

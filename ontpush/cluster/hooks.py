@@ -55,7 +55,10 @@ class Hook(NamedTuple):
 
     @property
     def outcome(self) -> Dict[str, Any]:
-        """What is known of it: empty, `started`, then `ended`, `code` and `why` it failed."""
+        """What is known of it: empty, `started`, then `ended`, `code` and `why` it failed.
+
+        `told` stands there when its failure has been told.
+        """
         return read_json(self.path)
 
 
@@ -169,9 +172,10 @@ def all_ended(hooks: Sequence[Hook]) -> bool:
 
 
 def of_failed_hook(hook: Hook) -> Optional[Message]:
-    """That a command failed; None where it did not."""
-    why = hook.outcome.get("why")
-    if not why:
+    """That a command failed; None where it did not, or where that was told."""
+    outcome = hook.outcome
+    why = outcome.get("why")
+    if not why or "told" in outcome:
         return None
     return Message(
         (HOOK_FAILED,),
@@ -182,3 +186,9 @@ def of_failed_hook(hook: Hook) -> Optional[Message]:
         f"Read what it printed: {shown(hook.output)}. The run itself is verified.",
         tuple(hook.command.splitlines()[:5]),
     )
+
+
+def note_told(hook: Hook) -> None:
+    """Write down that its failure, if it failed, has been told. TryLater."""
+    if of_failed_hook(hook):
+        write_json(hook.path, dict(hook.outcome, told=int(time.time())))

@@ -1,13 +1,16 @@
 """Makes letters of messages: subject, plain text and HTML."""
 
 import html
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.cluster.messages import Message
-from ontpush.facts.names import plural
+from ontpush.facts.names import plural, shortened
 
 # More of a kind at once come in one letter: an outage must not bury its reader.
 _MOST_LETTERS = 5
+# A mail server takes no letter of any size: of more than these only a list comes, and the start.
+_IN_FULL = 50
+_LISTED = 500
 
 
 class Letter(NamedTuple):
@@ -19,17 +22,17 @@ class Letter(NamedTuple):
     html: str
 
 
-def letters(messages: Sequence[Message]) -> Iterator[Tuple[Letter, List[int]]]:
-    """Letters for `messages`, each with the places of the messages that it tells."""
-    groups: Dict[str, List[int]] = {}
-    for place, message in enumerate(messages):
-        groups.setdefault(message.title, []).append(place)
-    for title, places in groups.items():
-        if len(places) <= _MOST_LETTERS:
-            for place in places:
-                yield _of_one(messages[place]), [place]
+def letters(messages: Iterable[Message]) -> Iterator[Tuple[Letter, List[Message]]]:
+    """Letters for `messages`, each with the messages that it tells."""
+    groups: Dict[str, List[Message]] = {}
+    for message in messages:
+        groups.setdefault(message.title, []).append(message)
+    for title, alike in groups.items():
+        if len(alike) <= _MOST_LETTERS:
+            for message in alike:
+                yield _of_one(message), [message]
         else:
-            yield _of_many(title, [messages[place] for place in places]), places
+            yield _of_many(title, alike), alike
 
 
 def _of_one(message: Message) -> Letter:
@@ -38,9 +41,13 @@ def _of_one(message: Message) -> Letter:
 
 def _of_many(title: str, messages: List[Message]) -> Letter:
     subject = "{}: {}".format(title, plural(len(messages), "message"))
-    listed = [f"- {each.where}: {each.what}" for each in messages]
-    text = "\n".join([subject, "", *listed, "", *map(_text, messages)])
-    return Letter(messages[0].kinds[0], subject, text, _page([_block(each) for each in messages]))
+    listed = [shortened(f"{each.where}: {each.what}") for each in messages[:_LISTED]]
+    if len(messages) > _LISTED:
+        listed.append(f"and {len(messages) - _LISTED:,} more: `ontpush status` shows them")
+    in_full = messages[:_IN_FULL]
+    text = "\n".join([subject, "", *(f"- {each}" for each in listed), "", *map(_text, in_full)])
+    page = _page([*map(_block, in_full), *_items(listed[_IN_FULL:])])
+    return Letter(messages[0].kinds[0], subject, text, page)
 
 
 def _text(message: Message) -> str:
@@ -67,6 +74,10 @@ def _block(message: Message) -> str:
     return "<h3>{}</h3>\n<table>\n{}\n</table>".format(
         html.escape(message.subject), "\n".join(cells)
     )
+
+
+def _items(lines: List[str]) -> List[str]:
+    return ["<ul>", *(f"<li>{html.escape(each)}</li>" for each in lines), "</ul>"] if lines else []
 
 
 def _page(blocks: List[str]) -> str:

@@ -5,6 +5,7 @@ through another, `smtps://` the same in TLS from the start. A password is taken 
 that `password_file=` names, so that the configuration holds no secret, and never sent in clear.
 """
 
+import contextlib
 import email.policy
 import getpass
 import smtplib
@@ -12,19 +13,30 @@ import socket
 import ssl
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ontpush.cluster.letter import Letter
+from ontpush.facts.names import shown
 
-TIMEOUT = 20.0  # seconds without a word from the mail server
+_TIMEOUT = 20.0  # seconds until a mail server answers at all
+# A letter that is given up while the server still thinks about it may arrive, and be sent again.
+_ANSWER = 60.0  # seconds until it has dealt with what it was given
 # Python folds a long subject before its first word, and some readers then show a space there.
 _POLICY = email.policy.default.clone(max_line_length=200)
 _PORTS = {"smtp": 25, "smtps": 465}
 
 
 class NotTold(Exception):
-    """A letter did not go out; the message says why."""
+    """A letter did not go out, and may do so another time; the message says why."""
+
+
+class OutOfService(NotTold):
+    """No letter can go out now."""
+
+
+class Refused(NotTold):
+    """This letter never goes out."""
 
 
 class MailServer(NamedTuple):
@@ -86,24 +98,22 @@ def default_sender() -> str:
 
 
 def send_mail(server: MailServer, sender: str, letter: Letter) -> None:
-    """Hand a letter to the mail server. NotTold."""
+    """Hand a letter for one reader to the mail server. NotTold, OutOfService, Refused."""
     try:
         message = _compose(server, sender, letter)
-        with _connect(server) as connection:
-            refused = connection.send_message(message)
-    except (OSError, smtplib.SMTPException, ValueError) as error:
-        raise NotTold(f"mail by {server.host}:{server.port}: {_reason(error)}") from error
-    if refused:
-        raise NotTold("mail refused for " + ", ".join(sorted(refused)))
+    except ValueError as error:
+        raise Refused(f"no mail can be made of it: {error}") from error
+    with _connected(server) as connection, _told(server):
+        connection.send_message(message, to_addrs=list(server.to))
 
 
-def probe_mail_server(server: MailServer) -> None:
-    """Go as far as a mail would, and send none. NotTold."""
-    try:
-        with _connect(server) as connection:
-            connection.noop()
-    except (OSError, smtplib.SMTPException, ValueError) as error:
-        raise NotTold(f"mail by {server.host}:{server.port}: {_reason(error)}") from error
+def probe_mail_server(server: MailServer, sender: str) -> None:
+    """Go as far as a mail for one reader would, and send none. NotTold."""
+    with _connected(server) as connection, _told(server):
+        for code, text in (connection.mail(sender), connection.rcpt(*server.to)):
+            if code >= 400:
+                raise smtplib.SMTPResponseException(code, text)
+        connection.rset()
 
 
 def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
@@ -115,32 +125,83 @@ def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
     message["Auto-Submitted"] = "auto-generated"
     message["X-Ontpush-Kind"] = letter.kind
-    message.set_content(letter.text)
-    message.add_alternative(letter.html, subtype="html")
+    # A mail server refuses lines of more than 998 characters, and Python 3.6 breaks none by itself.
+    message.set_content(letter.text, cte="quoted-printable")
+    message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
     return message
+
+
+@contextlib.contextmanager
+def _connected(server: MailServer) -> Iterator[smtplib.SMTP]:
+    """A mail server that takes mail. OutOfService."""
+    try:
+        connection = _connect(server)
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        raise OutOfService(_blamed(server, error)) from error
+    with contextlib.closing(connection):
+        yield connection
+        # It has the mail: how it says good-bye changes nothing.
+        with contextlib.suppress(OSError, smtplib.SMTPException):
+            connection.quit()
 
 
 def _connect(server: MailServer) -> smtplib.SMTP:
     tls = ssl.create_default_context()
     if server.encrypted:
         connection: smtplib.SMTP = smtplib.SMTP_SSL(
-            server.host, server.port, timeout=TIMEOUT, context=tls
+            server.host, server.port, timeout=_TIMEOUT, context=tls
         )
     else:
-        connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT)
+        connection = smtplib.SMTP(server.host, server.port, timeout=_TIMEOUT)
     try:
         if server.user:
             if not server.encrypted:
                 connection.starttls(context=tls)
             with open(server.password_file, encoding="utf-8") as file:
                 connection.login(server.user, file.read().strip())
+        connection.ehlo_or_helo_if_needed()
+        if connection.sock is not None:
+            connection.sock.settimeout(_ANSWER)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
+@contextlib.contextmanager
+def _told(server: MailServer) -> Iterator[None]:
+    """What the server says of a letter. NotTold; Refused where its answer is for good."""
+    try:
+        yield
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        code, _ = _answer(error)
+        kind = Refused if 500 <= code < 600 else NotTold
+        raise kind(_blamed(server, error)) from error
+
+
+def _blamed(server: MailServer, error: Exception) -> str:
+    return f"mail by {server.host}:{server.port}: {_reason(error)}"
+
+
+def _answer(error: Exception) -> Tuple[int, str]:
+    """The code and text of a server's answer; 0 where it gave none."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        ((code, text),) = error.recipients.values()
+        return code, _one_line(text)
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code, _one_line(error.smtp_error)
+    return 0, ""
+
+
+def _one_line(text: Union[bytes, str]) -> str:
+    encoded = text.encode() if isinstance(text, str) else text
+    return shown(b" ".join(encoded.split()))
+
+
 def _reason(error: Exception) -> str:
+    code, text = _answer(error)
+    if code:
+        return f"{code} {text}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

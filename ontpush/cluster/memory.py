@@ -6,8 +6,8 @@ that says what we never write is lost too.
 
 import json
 import os
-from typing import Any, Dict, NamedTuple, Tuple
-from urllib.parse import quote
+from typing import Any, Dict, List, NamedTuple, Tuple
+from urllib.parse import quote, unquote
 
 from ontpush.cluster.inside import relative_path
 from ontpush.engine.rollup import write_whole
@@ -115,6 +115,12 @@ class Memory:
         runs = {run: _facts(each) for run, each in sorted(remembered.runs.items())}
         facts = dict(remembered._asdict(), runs=runs)
         write_json(self._path(instrument), facts)
+
+    def instruments(self) -> List[str]:
+        """Every instrument that was ever saved. OSError."""
+        directory = os.path.join(self.directory, b"instruments")
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return [unquote(os.fsdecode(name[:-5])) for name in names if name.endswith(b".json")]
 
     def _path(self, instrument: str) -> bytes:
         name = quote(instrument, safe="").replace(".", "%2E")

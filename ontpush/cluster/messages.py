@@ -10,7 +10,7 @@ from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import Remembered, Standing
 from ontpush.facts import words
 from ontpush.facts.minknow import is_final_summary
-from ontpush.facts.names import human_size, human_time, shown
+from ontpush.facts.names import human_size, human_time, shortened, shown
 from ontpush.facts.regular import open_regular
 
 _FROM_SUMMARY = (
@@ -71,16 +71,17 @@ class View(NamedTuple):
         return self.beat.runs.get(path) if self.beat else None
 
 
-def to_json(message: Message) -> Dict[str, Any]:
-    """For the outbox."""
-    return dict(message._asdict())
-
-
-def from_json(facts: Dict[str, Any]) -> Message:
-    """The inverse of `to_json`. TypeError, ValueError, KeyError for anything else."""
-    pairs = tuple((str(label), str(value)) for label, value in facts["facts"])
-    texts = {key: tuple(map(str, facts[key])) for key in ("kinds", "details")}
-    return Message(**dict(facts, facts=pairs, **texts))
+def message_from_json(facts: Any) -> Message:
+    """A message from the outbox. TypeError, ValueError, KeyError for anything else."""
+    pairs = tuple((label, value) for label, value in facts["facts"])
+    lists = {key: tuple(facts[key]) for key in ("kinds", "details")}
+    message = Message(**dict(facts, facts=pairs, **lists))
+    kinds, *texts, details, _ = message
+    every = [*kinds, *texts, *details, *(text for pair in pairs for text in pair)]
+    "".join(every).encode()
+    if not kinds:
+        raise ValueError("no message of ours")
+    return message
 
 
 def of_condition(condition: Condition, how: str, view: Optional[View]) -> Message:
@@ -91,9 +92,9 @@ def of_condition(condition: Condition, how: str, view: Optional[View]) -> Messag
         f"{how} {title}".strip(),
         condition.instrument,
         shown_run(condition.run),
-        condition.what,
+        shortened(condition.what),
         condition.todo,
-        condition.details,
+        tuple(map(shortened, condition.details)),
         _facts(view, condition.run),
     )
 
@@ -104,7 +105,7 @@ def of_end(kind: str, instrument: str, run: str, was: str, view: Optional[View])
         return Message(
             (words.BACK,), "back", instrument, "", f"{instrument} is heard again", "Nothing."
         )
-    what = f"no longer so: {was}"
+    what = f"no longer so: {shortened(was)}"
     facts = view.facts(run) if view and run else None
     if facts:
         what += f"; the run is now {facts.state}"

@@ -1,15 +1,11 @@
 """Tells each thing once: when it begins, when it changes, again after a time, and when it ends."""
 
-import os
 import time
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ontpush.cluster.conditions import Condition
-from ontpush.cluster.memory import read_json, write_json
-from ontpush.cluster.messages import Message, View, of_condition, of_end
+from ontpush.cluster.messages import TITLES, Message, View, of_condition, of_end
 from ontpush.facts import words
-
-_FILE = b"notices.json"
 
 
 class Notice(NamedTuple):
@@ -28,18 +24,14 @@ class Notice(NamedTuple):
         return self.kind, self.instrument, self.run
 
 
-def load_notices(state: bytes) -> List[Notice]:
-    """What has been told and has not ended."""
-    listed = read_json(os.path.join(state, _FILE)).get("notices", [])
-    try:
-        return [Notice(**each) for each in listed]
-    except TypeError:
-        return []
-
-
-def save_notices(state: bytes, notices: Iterable[Notice]) -> None:
-    """Write them down. TryLater."""
-    write_json(os.path.join(state, _FILE), {"notices": [dict(each._asdict()) for each in notices]})
+def notice_from_json(facts: Any) -> Notice:
+    """A notice from the outbox. TypeError, ValueError for anything else."""
+    notice = Notice(**facts)
+    *texts, told_at = notice
+    "".join(texts).encode("utf-8", "surrogateescape")
+    if notice.kind not in TITLES or not isinstance(told_at, int):
+        raise ValueError("no notice of ours")
+    return notice
 
 
 class News(NamedTuple):
@@ -66,6 +58,8 @@ def news(
     for each in _once(conditions):
         view = views.get(each.instrument)
         notice = known.pop((each.kind, each.instrument, each.run), None)
+        if each.lingers and notice is None:
+            continue
         how = _how(notice, each, remind_seconds)
         if notice is None or how is not None:
             messages.append(of_condition(each, how or "", view))
@@ -94,6 +88,7 @@ def _both(one: Condition, other: Condition) -> Condition:
         what=f"{one.what}; {other.what}",
         details=one.details + other.details,
         same=f"{one.same}\n{other.same}",
+        lingers=one.lingers and other.lingers,
     )
 
 
@@ -103,7 +98,8 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
         return ""
     if notice.same != condition.same:
         return "changed:"
-    return "still" if time.time() - notice.told_at >= remind else None
+    # A time in the future is that of a clock that was wrong.
+    return None if 0 <= time.time() - notice.told_at < remind else "still"
 
 
 def _needs_no_word(notice: Notice, views: Mapping[str, View]) -> bool:

@@ -1,159 +1,165 @@
-"""Brings messages to everybody who takes them; what does not go waits for the next tick.
+"""Brings messages to everybody who takes them, as far as it goes now.
 
-Notifiers work side by side, each in a thread that is left behind when its time is over: none
-holds up another, or the tick.
+Notifiers work side by side, each in a thread of its own: none holds up another. No letter is begun
+when their time is over; the one in hand is waited for, since it may arrive whatever we do.
 """
 
-import os
 import threading
 import time
-from typing import Any, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.apprise import can_send, send_by_apprise
 from ontpush.cluster.letter import Letter, letters
-from ontpush.cluster.mail import NotTold, default_sender, parse_mail_url, send_mail
-from ontpush.cluster.memory import read_json, write_json
-from ontpush.cluster.messages import Message, from_json, to_json
+from ontpush.cluster.mail import (
+    MailServer,
+    NotTold,
+    OutOfService,
+    Refused,
+    default_sender,
+    parse_mail_url,
+    send_mail,
+)
+from ontpush.cluster.messages import Message
 from ontpush.engine.sums import new_md5
 from ontpush.facts.trouble import BadConfiguration
 from ontpush.facts.words import KINDS
 
-_FILE = b"outbox.json"
-_PATIENCE = 60.0  # seconds that all notifiers together may take in one go
-_KEPT = 1000  # messages that wait for one notifier
+_PATIENCE = 60.0  # seconds in which all notifiers together may begin letters
+_IN_HAND = 120.0  # more for the letters in hand
 
 
 class Notifier(NamedTuple):
-    """Somebody who is told: `name` is its place in the configuration, `id` how we know it."""
+    """Somebody who is told: one service, or one reader of mail by a `server`.
+
+    `name` is the place in the configuration, `id` how we know it from tick to tick.
+    """
 
     id: str
     name: str
     url: str
+    server: Optional[MailServer]
     sender: str
     kinds: FrozenSet[str]
 
 
-class Waiting(NamedTuple):
-    """A message for one notifier, and how often it could not be told."""
+class Try(NamedTuple):
+    """A letter that was tried, the messages that it tells, and what kept it from going out."""
 
-    to: str
-    message: Message
-    tries: int
+    letter: Letter
+    messages: List[Message]
+    fault: Optional[NotTold]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the letter needs no other try: it went out, or never will."""
+        return self.fault is None or isinstance(self.fault, Refused)
+
+
+class Outcome(NamedTuple):
+    """What came of one notifier; `trouble` where something of it waits for the next tick."""
+
+    notifier: Notifier
+    tries: List[Try]
+    trouble: str
 
 
 def make_notifiers(settings: Mapping[str, Any]) -> List[Notifier]:
-    """Everybody that the configuration names; BadConfiguration names every URL that cannot be."""
-    found, faults = [], []
+    """Everybody that the configuration names; BadConfiguration names every URL that cannot be.
+
+    Each reader of a mail is one, since a server may take mail for some and not for others. Who is
+    named twice takes the kinds of both.
+    """
+    found: Dict[str, Notifier] = {}
+    faults = []
     sender = settings["mail_from"] or default_sender()
     for number, each in enumerate(settings["notify"]):
         place, url = f"notify[{number}]", each["url"]
+        kinds = frozenset(each.get("kinds") or KINDS)
         try:
-            fault = "" if parse_mail_url(url) else can_send(url)
+            server = parse_mail_url(url)
+            fault = "" if server else can_send(url)
         except ValueError as error:
-            fault = str(error)
+            server, fault = None, str(error)
         if fault:
             faults.append(f"{place}.url: {fault}")
-        # The URL itself may be a secret.
-        name = new_md5(url.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        found.append(Notifier(name, place, url, sender, frozenset(each.get("kinds") or KINDS)))
+        for notifier in _named(place, url, server, sender, kinds):
+            before = found.get(notifier.id, notifier)
+            found[notifier.id] = before._replace(kinds=before.kinds | kinds)
     if faults:
         raise BadConfiguration(*faults)
-    return found
+    return list(found.values())
 
 
-class Outbox:
-    """Messages on their way, in a file of the state directory."""
-
-    def __init__(self, state: bytes, notifiers: List[Notifier]) -> None:
-        self._path = os.path.join(state, _FILE)
-        self._notifiers = notifiers
-        known = {each.id for each in notifiers}
-        self._waiting = [each for each in self._load() if each.to in known]
-
-    def _load(self) -> List[Waiting]:
-        listed = read_json(self._path).get("waiting", [])
-        try:
-            return [Waiting(each[0], from_json(each[1]), each[2]) for each in listed]
-        except (TypeError, ValueError, KeyError, IndexError):
-            return []
-
-    def add(self, messages: Iterable[Message]) -> None:
-        """Put messages in, for everybody who takes them, and write it down. TryLater."""
-        before = len(self._waiting)
-        for message in messages:
-            for notifier in self._notifiers:
-                if notifier.kinds & set(message.kinds):
-                    self._waiting.append(Waiting(notifier.id, message, 0))
-        if len(self._waiting) != before:
-            self._save()
-
-    def _save(self) -> None:
-        listed = [[each.to, to_json(each.message), each.tries] for each in self._waiting]
-        write_json(self._path, {"waiting": listed})
-
-    def deliver(self) -> "List[Outcome]":
-        """Tell all that waits, as far as it goes now: what came of each notifier. TryLater."""
-        outcomes = [Outcome(each, self._for(each)) for each in self._notifiers]
-        outcomes = [each for each in outcomes if each.waiting]
-        threads = [threading.Thread(target=each.work, daemon=True) for each in outcomes]
-        for thread in threads:
-            thread.start()
-        until = time.monotonic() + _PATIENCE
-        for outcome in outcomes:
-            outcome.ended.wait(max(0.0, until - time.monotonic()))
-        if outcomes:
-            self._waiting = [kept for each in outcomes for kept in each.left()]
-            self._save()
-        return outcomes
-
-    def _for(self, notifier: Notifier) -> List[Waiting]:
-        # The newest matter most to whoever has not been reached for long.
-        return [each for each in self._waiting if each.to == notifier.id][-_KEPT:]
+def _named(
+    place: str, url: str, server: Optional[MailServer], sender: str, kinds: FrozenSet[str]
+) -> Iterable[Notifier]:
+    """Everybody that one URL names."""
+    if server is None:
+        yield Notifier(_id(url), place, url, None, sender, kinds)
+        return
+    for reader in server.to:
+        name = f"{place} {reader}" if len(server.to) > 1 else place
+        own = server._replace(to=(reader,))
+        yield Notifier(_id(repr(own)), name, url, own, sender, kinds)
 
 
-class Outcome:
+def _id(text: str) -> str:
+    """A URL may be a secret."""
+    digest: str = new_md5(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digest[:12]
+
+
+def tell(waiting: Iterable[Tuple[Notifier, List[Message]]]) -> List[Outcome]:
+    """Tell all that waits, as far as it goes now: what came of each who has something waiting."""
+    until = time.monotonic() + _PATIENCE
+    workers = [_Worker(notifier, messages) for notifier, messages in waiting if messages]
+    for worker in workers:
+        threading.Thread(target=worker.work, args=(until,), daemon=True).start()
+    for worker in workers:
+        worker.ended.wait(max(0.0, until + _IN_HAND - time.monotonic()))
+    return [worker.outcome() for worker in workers]
+
+
+class _Worker:
     """One notifier at work on the messages that wait for it."""
 
-    def __init__(self, notifier: Notifier, waiting: List[Waiting]) -> None:
-        self.notifier = notifier
-        self.waiting = waiting
-        self.told: List[Letter] = []
-        self.trouble: Optional[str] = "no answer in time"
+    def __init__(self, notifier: Notifier, messages: List[Message]) -> None:
+        self._notifier = notifier
+        self._messages = messages
+        self._tries: List[Try] = []
+        self._trouble = "no answer in time"
         self.ended = threading.Event()
-        self._sent: Set[int] = set()
 
-    def work(self) -> None:
-        """Send letter after letter; the first that does not go ends it for now."""
-        try:
-            for letter, places in letters([each.message for each in self.waiting]):
-                _send(self.notifier, letter)
-                self._sent.update(places)
-                self.told.append(letter)
-            self.trouble = None
-        except NotTold as error:
-            self.trouble = str(error)
-        except Exception as error:  # noqa: BLE001 - a library of others, or what it loads
-            self.trouble = f"{type(error).__name__}: {error}"
+    def work(self, until: float) -> None:
+        """Send letter after letter; one that does not go keeps none behind it from going."""
+        for letter, messages in letters(self._messages):
+            if time.monotonic() > until:
+                self._trouble = "not everything could be told in time"
+                break
+            fault = _fault_of(self._notifier, letter)
+            if isinstance(fault, OutOfService):
+                self._trouble = str(fault)
+                break
+            self._tries.append(Try(letter, messages, fault))
+        else:
+            faults = [str(each.fault) for each in self._tries if not each.is_last]
+            self._trouble = faults[0] if faults else ""
         self.ended.set()
 
-    def left(self) -> List[Waiting]:
-        """What has not been told."""
-        sent = set(self._sent)
-        return [
-            each._replace(tries=each.tries + 1)
-            for place, each in enumerate(self.waiting)
-            if place not in sent
-        ]
-
-    @property
-    def is_first_failure(self) -> bool:
-        """Whether what did not go had not been tried before."""
-        return self.trouble is not None and any(each.tries == 1 for each in self.left())
+    def outcome(self) -> Outcome:
+        """What has come of it so far."""
+        return Outcome(self._notifier, list(self._tries), self._trouble)
 
 
-def _send(notifier: Notifier, letter: Letter) -> None:
-    server = parse_mail_url(notifier.url)
-    if server:
-        send_mail(server, notifier.sender, letter)
-    else:
-        send_by_apprise(notifier.url, letter)
+def _fault_of(notifier: Notifier, letter: Letter) -> Optional[NotTold]:
+    """Send a letter: what kept it from going out, if anything did."""
+    try:
+        if notifier.server:
+            send_mail(notifier.server, notifier.sender, letter)
+        else:
+            send_by_apprise(notifier.url, letter)
+    except NotTold as fault:
+        return fault
+    except Exception as error:  # noqa: BLE001 - a library of others, or what it loads
+        return NotTold(f"{type(error).__name__}: {error}")
+    return None

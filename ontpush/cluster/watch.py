@@ -23,7 +23,7 @@ from ontpush.cluster.conditions import (
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, of_failed_hook
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, note_told, of_failed_hook
 from ontpush.cluster.memory import (
     CHECKING,
     GOOD,
@@ -34,10 +34,11 @@ from ontpush.cluster.memory import (
     Standing,
 )
 from ontpush.cluster.messages import Message, View, of_verified
-from ontpush.cluster.notices import load_notices, news, save_notices
+from ontpush.cluster.notices import news
+from ontpush.cluster.outbox import Outbox
 from ontpush.cluster.requests import request_again
 from ontpush.cluster.slurm import Slurm, Wishes
-from ontpush.cluster.tell import Notifier, Outbox
+from ontpush.cluster.tell import Notifier, Outcome, tell
 from ontpush.cluster.verdict import (
     bad_files,
     drop_verdict,
@@ -99,7 +100,10 @@ class Sight(NamedTuple):
 
 
 def look(watch: Watch) -> Sight:
-    """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock."""
+    """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock.
+
+    OutOfReach, and nothing is changed, where the disk of the root is not there.
+    """
     slurm = Slurm(watch.checker, watch.slurm, watch.log) if watch.slurm else None
     sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
@@ -127,9 +131,13 @@ def look(watch: Watch) -> Sight:
 
 def _fleet(watch: Watch) -> List[Instrument]:
     try:
-        return instruments(watch.root, watch.pulled)
+        is_empty = not os.listdir(watch.root)
+        found = instruments(watch.root, watch.pulled)
     except OSError as error:
         raise _lost(watch, error) from error
+    if is_empty:
+        _check_mounted(watch)
+    return found
 
 
 def _lost(watch: Watch, error: OSError) -> OutOfReach:
@@ -137,6 +145,17 @@ def _lost(watch: Watch, error: OSError) -> OutOfReach:
     return OutOfReach(
         f"{shown(watch.root)}: cannot be read any more: {error.strerror}; is its disk mounted?"
     )
+
+
+def _check_mounted(watch: Watch) -> None:
+    """A disk that is not mounted leaves an empty directory. OutOfReach."""
+    for name in watch.memory.instruments():
+        if name not in watch.pulled or watch.memory.load(name).runs:
+            memory = shown(os.path.join(watch.memory.directory, b"instruments"))
+            raise OutOfReach(
+                f"{shown(watch.root)}: is empty, and {name} was there; is its disk mounted? If"
+                f" every instrument is gone for good, remove {memory}"
+            )
 
 
 def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
@@ -288,23 +307,40 @@ def _own_disks(watch: Watch) -> Iterator[Condition]:
 
 def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[str]) -> None:
     """Put what is new into the outbox, write down that it is there, and deliver."""
-    state = watch.memory.directory
-    outbox = Outbox(state, watch.notifiers)
-    told = load_notices(state)
-    new = news(told, conditions, sight.views, unsure, watch.remind_seconds)
-    outbox.add(new.messages + _verified(sight) + _failed_hooks(watch, sight))
-    if new.notices != told:
-        save_notices(state, new.notices)
+    outbox = Outbox(watch.memory.directory, watch.notifiers)
+    new = news(outbox.notices, conditions, sight.views, unsure, watch.remind_seconds)
+    outbox.put(new.messages + _verified(sight) + _failed_hooks(watch, sight), new.notices)
     _note_told(watch, sight)
-    for outcome in outbox.deliver():
-        name = outcome.notifier.name
-        for letter in outcome.told:
-            watch.log.event(LOG_SYNC, b"", f"told {name}: {letter.subject}")
+    outcomes = tell(outbox.waiting())
+    for outcome in outcomes:
+        outbox.take_out(outcome)
+        _log_tries(watch, sight, outcome)
         if outcome.trouble:
-            why = f"{name}: {outcome.trouble}; it is tried again at the next tick"
+            why = f"{outcome.notifier.name}: {outcome.trouble}; it is tried again at the next tick"
             watch.log.event(LOG_WARN, b"", why)
-            if outcome.is_first_failure:
+            if outbox.may_complain(outcome.notifier, watch.remind_seconds):
                 sight.troubles.append(Trouble(why))
+    count = outbox.drop_oldest()
+    if count:
+        why = "given up, since too much waits for who does not take it: the oldest {}"
+        _fail(watch, sight, why.format(plural(count, "message")))
+    if outcomes:
+        outbox.save()
+
+
+def _log_tries(watch: Watch, sight: Sight, outcome: Outcome) -> None:
+    name = outcome.notifier.name
+    for each in outcome.tries:
+        if each.fault is None:
+            watch.log.event(LOG_SYNC, b"", f"told {name}: {each.letter.subject}")
+        elif each.is_last:
+            why = f"{name}: {each.fault}; refused for good, so it is given up: "
+            _fail(watch, sight, why + each.letter.subject)
+
+
+def _fail(watch: Watch, sight: Sight, why: str) -> None:
+    watch.log.event(LOG_FAIL, b"", why)
+    sight.troubles.append(Trouble(why))
 
 
 def _verified(sight: Sight) -> List[Message]:
@@ -331,6 +367,8 @@ def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
 
 def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
+    for hook in sight.hooks:
+        note_told(hook)
     for view in sight.views.values():
         runs = view.remembered.runs
         good = {run: each for run, each in runs.items() if each.verdict == GOOD}

@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ontpush.cluster.fleet import instruments
-from ontpush.cluster.mail import NotTold, parse_mail_url, probe_mail_server
+from ontpush.cluster.mail import NotTold, probe_mail_server
 from ontpush.cluster.tell import make_notifiers
 from ontpush.engine.find import find_runs
 from ontpush.engine.send import Comparing
@@ -244,10 +244,9 @@ def _notifiers(settings: Mapping[str, Any]) -> Iterator[Finding]:
     if not notifiers:
         yield Finding("notify", WARN, "nobody is told anything: name somebody under `notify`")
     for each in notifiers:
-        server = parse_mail_url(each.url)
         try:
-            if server:
-                probe_mail_server(server)
+            if each.server:
+                probe_mail_server(each.server, each.sender)
         except NotTold as error:
             yield _wrong(each.name, str(error))
             continue

@@ -1,0 +1,539 @@
+"""Telling people: each thing once, to everybody who takes it, whatever the mail server does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.mailbox import Mailbox, content
+from tests.lab.small_disk import SmallDisk
+from tests.program import Program, Ran, wait_for
+from tests.test_monitor import HOUR, beat, ticked
+
+MIB = 1 << 20
+
+
+class MailServer:
+    """A mail server on loopback with a will of its own; use it in a `with` block.
+
+    `answers` are lines to say instead of `250 ok`, by a part of the command, or of the subject of a
+    letter. `slow` are seconds before the answer to a letter. `taken` are the reader and the subject
+    of each letter that was taken, `asked` how many letters there were.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, str] = {}
+        self.slow = 0.0
+        self.taken: list[tuple[str, str]] = []
+        self.asked = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> MailServer:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listening.close()
+
+    def url(self, *readers: str) -> str:
+        """What to put under `notify`; one reader by default."""
+        return f"smtp://127.0.0.1:{self.port}/?to={','.join(readers or ['lab@example.org'])}"
+
+    def subjects(self, reader: str = "lab@example.org") -> list[str]:
+        """The subjects of what a reader has got since the last call, sorted."""
+        found = sorted(subject for to, subject in self.taken if to == reader)
+        self.taken = [each for each in self.taken if each[0] != reader]
+        return found
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self._threads.append(threading.Thread(target=self._serve, args=[connection]))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb", 0) as file, contextlib.suppress(OSError):
+            file.write(b"220 here\r\n")
+            reader = ""
+            for line in iter(file.readline, b""):
+                verb, _, rest = line.decode().strip().partition(" ")
+                command = f"{verb.upper()} {rest}".strip()
+                answer = self._answer(command)
+                if command.startswith("RCPT") and answer.startswith("250"):
+                    reader = command.partition("<")[2].partition(">")[0]
+                if command == "DATA":
+                    answer = self._take(file, reader)
+                file.write(f"{answer}\r\n".encode())
+                if command == "QUIT":
+                    return
+
+    def _answer(self, command: str) -> str:
+        found = [self.answers[key] for key in self.answers if key in command]
+        return found[0] if found else "221 bye" if command == "QUIT" else "250 ok"
+
+    def _take(self, file: Any, reader: str) -> str:
+        file.write(b"354 go on\r\n")
+        lines = list(iter(file.readline, b".\r\n"))
+        subject = next(line for line in lines if line.startswith(b"Subject: ")).decode()
+        self.asked += 1
+        time.sleep(self.slow)
+        answer = self._answer(subject)
+        if answer.startswith("250"):
+            self.taken.append((reader, subject.strip().removeprefix("Subject: [ontpush] ")))
+        return answer
+
+
+@pytest.fixture
+def server(monitor: Program) -> Iterator[MailServer]:
+    """The mail server that the monitor tells everything to."""
+    with MailServer() as server:
+        monitor.settings["notify"] = [{"url": server.url()}]
+        yield server
+
+
+def stalled(root: Path, *instruments: str) -> None:
+    """Let instruments say that a run of theirs has stalled: a mail for each."""
+    for name in instruments:
+        beat(root / name, {"run": "a/b", "state": "stalled"})
+
+
+def failed(root: Path, instrument: str, error: str = "it is broken") -> None:
+    """Let an instrument say that a run of its has failed."""
+    beat(root / instrument, {"run": "a/b", "state": "failed", "error": error})
+
+
+def complained(monitor: Program, *words: str) -> Ran:
+    """A tick with one line of trouble, in which these words are."""
+    ran = monitor.run("monitor")
+    assert ran.code == 1, ran
+    (line,) = ran.err.splitlines()
+    for word in words:
+        assert word in line
+    return ran
+
+
+# -- what the mail server refuses -----------------------------------------------------------
+
+
+def test_who_is_refused_for_good_keeps_no_other_from_being_told_once(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    monitor.settings["notify"] = [{"url": server.url("gone@example.org", "lab@example.org")}]
+    server.answers["gone@"] = "550 no such user"
+    stalled(root, "one")
+    complained(monitor, "gone@example.org", "550 no such user", "given up", "stalled: b (one)")
+    assert len(monitor.told("FAIL")) == 1
+    assert server.subjects() == ["stalled: b (one)"]
+    assert monitor.run("monitor").is_silent
+    failed(root, "two")
+    complained(monitor, "gone@example.org")
+    assert server.subjects() == ["failed: b (two)"]
+    assert monitor.run("monitor").is_silent
+    assert server.subjects() == []
+
+
+def test_who_is_refused_for_now_is_told_later_and_the_others_once(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    monitor.settings["notify"] = [{"url": server.url("full@example.org", "lab@example.org")}]
+    server.answers["full@"] = "452 mailbox full"
+    stalled(root, "one")
+    complained(monitor, "full@example.org", "452 mailbox full", "tried again")
+    assert monitor.run("monitor").is_silent
+    assert server.subjects() == ["stalled: b (one)"]
+    assert server.subjects("full@example.org") == []
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == []
+    assert server.subjects("full@example.org") == ["stalled: b (one)"]
+
+
+def test_a_letter_that_is_refused_for_good_is_given_up_aloud_and_the_others_go(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["stalled: b (one)"] = "552 too large"
+    stalled(root, "one", "two")
+    complained(monitor, "stalled: b (one)", "552 too large", "given up")
+    assert server.subjects() == ["stalled: b (two)"]
+    assert monitor.run("monitor").is_silent
+    assert server.asked == 2
+
+
+def test_a_letter_that_is_refused_for_now_holds_up_none_behind_it(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["stalled: b (one)"] = "451 later"
+    stalled(root, "one", "two")
+    complained(monitor, "451 later", "tried again")
+    assert server.subjects() == ["stalled: b (two)"]
+    failed(root, "three")
+    ticked(monitor)
+    assert server.subjects() == ["failed: b (three)"]
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == ["stalled: b (one)"]
+
+
+def test_a_letter_of_a_thousand_long_messages_is_no_larger_than_a_server_takes(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 2000} for n in range(1000)]
+    beat(root / "evil", *runs)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] failed: 1,000 messages"
+    assert len(mail.as_bytes()) < 5 * MIB
+    assert content(mail, "plain").count("- r7 (evil): ") == 1
+    assert "and 500 more" in content(mail, "plain")
+    assert "and 500 more" in content(mail, "html")
+
+
+def test_a_check_finds_who_will_be_refused(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    stalled(root, "one")
+    monitor.settings["notify"] = [{"url": server.url("gone@example.org", "lab@example.org")}]
+    server.answers["gone@"] = "550 no such user"
+    checks = monitor.run("check", "--json").json["data"]["checks"]
+    found = {each["what"]: each for each in checks}
+    assert "550 no such user" in found["notify[0] gone@example.org"]["text"]
+    assert found["notify[0] lab@example.org"]["verdict"] == "ok"
+    assert server.asked == 0
+
+
+@pytest.mark.parametrize("word", ["250 bye", "500 what?"])
+def test_a_server_that_says_good_bye_oddly_has_taken_the_mail(
+    monitor: Program, root: Path, server: MailServer, word: str
+) -> None:
+    server.answers["QUIT"] = word
+    stalled(root, "one")
+    ticked(monitor)
+    ticked(monitor)
+    assert server.subjects() == ["stalled: b (one)"]
+
+
+# -- when it takes long ---------------------------------------------------------------------
+
+
+def test_a_slow_mail_server_gets_each_mail_once(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    # A minute for all letters passes in a quarter of a second.
+    (monitor.modules / "sitecustomize.py").write_text(
+        "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 240\n"
+    )
+    server.slow = 0.2
+    names = ["one", "two", "three", "four", "five"]
+    stalled(root, *names)
+    complained(monitor, "not everything could be told in time")
+    told = server.subjects()
+    assert 0 < len(told) < len(names)
+    while len(told) < len(names):
+        ticked(monitor)
+        new = server.subjects()
+        assert new
+        told += new
+    ticked(monitor)
+    assert server.subjects() == []
+    assert sorted(told) == sorted(f"stalled: b ({name})" for name in names)
+
+
+def test_who_cannot_be_reached_for_long_is_complained_of_again(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    mailbox.stop()
+    stalled(root, "one")
+    complained(monitor, "notify[0]", "Connection refused")
+    failed(root, "two")
+    assert monitor.run("monitor").is_silent
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    complained(monitor, "notify[0]", "Connection refused")
+    assert monitor.run("monitor").is_silent
+    mailbox.start()
+    ticked(monitor)
+    mailbox.stop()
+    stalled(root, "two")
+    complained(monitor, "notify[0]", "Connection refused")
+
+
+def test_what_nobody_takes_for_long_is_not_kept_for_ever(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    mailbox.stop()
+    beat(root / "one", *({"run": f"a/r{n}", "state": "stalled"} for n in range(1200)))
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "the oldest 200 messages" in ran.err
+    assert monitor.run("monitor").is_silent
+    mailbox.start()
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: 1,000 messages"]
+
+
+# -- who is told ----------------------------------------------------------------------------
+
+
+def test_what_waits_goes_to_the_notifier_whose_url_was_corrected(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["notify"] = [
+        {"url": "smtp://127.0.0.1:1/?to=lab@example.org", "kinds": ["stalled"]},
+        {"url": "smtp://127.0.0.1:1/?to=lab@example.org,admin@example.org"},
+    ]
+    stalled(root, "one")
+    assert monitor.run("monitor").code == 1
+    monitor.settings["notify"] = [{"url": mailbox.url, "kinds": ["stalled"]}]
+    ticked(monitor)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: b (one)"]
+
+
+def test_what_somebody_was_told_is_not_told_again_when_another_is_taken_out(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["notify"] = [{"url": mailbox.url}, {"url": "smtp://127.0.0.1:1/?to=a@b"}]
+    stalled(root, "one")
+    assert monitor.run("monitor").code == 1
+    assert mailbox.subjects() == ["stalled: b (one)"]
+    monitor.settings["notify"] = [{"url": mailbox.url}]
+    ticked(monitor)
+    other = mailbox.url.replace("lab@", "other@")
+    monitor.settings["notify"] = [{"url": mailbox.url}, {"url": other}]
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+def test_who_is_named_twice_is_told_once_of_all_kinds_named(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["notify"] = [
+        {"url": mailbox.url, "kinds": ["stalled", "counts"]},
+        {"url": mailbox.url, "kinds": ["stalled", "failed"]},
+    ]
+    stalled(root, "one")
+    failed(root, "two")
+    ticked(monitor)
+    assert mailbox.subjects() == ["failed: b (two)", "stalled: b (one)"]
+
+
+# -- once, also when a tick is killed or a disk is full ---------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(monitor: Program) -> Iterator[Path]:
+    """The state directory on a disk of one MiB of its own, as this test sees it."""
+    monitor.state.mkdir()
+    disk = SmallDisk(monitor.state, "1m")
+    monitor.within = disk.within
+    try:
+        yield disk.path
+    finally:
+        monitor.within = []
+        disk.end()
+
+
+def fill(disk: Path, pages_left: int) -> None:
+    """Leave so many pages of 4 KiB on a disk."""
+    free = os.statvfs(disk)
+    (disk / "filler").write_bytes(b"x" * (free.f_bavail - pages_left) * free.f_frsize)
+
+
+@pytest.mark.parametrize("pages", [2, 3, 5, 8])
+def test_nothing_is_told_twice_while_the_disk_of_the_state_is_full(
+    monitor: Program, root: Path, mailbox: Mailbox, pages: int
+) -> None:
+    monitor.settings["notify"] = [{"url": "smtp://127.0.0.1:1/?to=a@b"}, {"url": mailbox.url}]
+    with small_disk(monitor) as disk:
+        beat(root / "one", *({"run": f"x/y{n}", "state": "stalled"} for n in range(30)))
+        mailbox.stop()
+        assert monitor.run("monitor").code == 1
+        mailbox.start()
+        fill(disk, pages)
+        subjects = []
+        for _ in range(3):
+            ran = monitor.run("monitor")
+            assert ran.code in (0, 75)
+            subjects += mailbox.subjects()
+        (disk / "filler").unlink()
+        ticked(monitor)
+        assert subjects + mailbox.subjects() == ["stalled: 30 messages"]
+
+
+@pytest.mark.parametrize("pages", range(1, 9))
+def test_what_could_not_be_written_down_is_told_once_when_there_is_room(
+    monitor: Program, root: Path, mailbox: Mailbox, pages: int
+) -> None:
+    with small_disk(monitor) as disk:
+        beat(root / "one")
+        ticked(monitor)
+        beat(root / "one", *({"run": f"x/y{n}", "state": "stalled"} for n in range(30)))
+        fill(disk, pages)
+        for _ in range(3):
+            assert monitor.run("monitor").code in (0, 75)
+        (disk / "filler").unlink()
+        ticked(monitor)
+        assert mailbox.subjects() == ["stalled: 30 messages"]
+
+
+def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
+    monitor: Program,
+    pushed: Path,
+    root: Path,
+    mailbox: Mailbox,
+) -> None:
+    monitor.settings["on_verified"] = ["exit 3"]
+    stalled(root, "one")
+    crashing = [monitor.python, str(Path(__file__).parent / "lab" / "crashing.py")]
+    # Every third: each takes a second, and what happens in between is much alike.
+    for step in range(1, 100, 3):
+        call = [*crashing, f"{step}", "monitor", *monitor.configured()]
+        ran = subprocess.run(call, env=monitor.environment, check=False, capture_output=True)
+        if ran.returncode != 137:
+            break
+        before = mailbox.subjects()
+        monitor.run("monitor")
+        after = mailbox.subjects()
+        wanted = {f"hook failed: {pushed.name}", "stalled: b", f"verified: {pushed.name}"}
+        # What was sent and could not be written down any more comes again.
+        for subjects in (before, after):
+            assert len(set(subjects)) == len(subjects)
+        assert {each.partition(" (")[0] for each in before + after} == wanted
+        shutil.rmtree(monitor.state)
+        shutil.rmtree(monitor.temporary)
+        monitor.temporary.mkdir()
+        (pushed / "rsync.verified").unlink(missing_ok=True)
+    assert step > 5
+
+
+def test_a_hook_that_failed_is_told_once_while_others_are_at_work(
+    monitor: Program,
+    pushed: Path,
+    mailbox: Mailbox,
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    monitor.settings["on_verified"] = ["exit 3", f"cat {tmp_path}/gate; exit 4"]
+    with monitor.started("monitor", *monitor.configured()) as process:
+        ended = '"ended"'
+        files = monitor.state.glob
+        wait_for(lambda: any(ended in each.read_text() for each in files("hooks/*.json")), "none")
+        complained(monitor, "ended with 3")
+        assert monitor.run("monitor").is_silent
+        (tmp_path / "gate").write_text("")
+        _, err = process.communicate()
+    assert "ended with 4" in err.decode()
+    assert "ended with 3" not in err.decode()
+    assert monitor.run("monitor").is_silent
+    subjects = [each for each in mailbox.subjects() if each.startswith("hook failed")]
+    assert len(subjects) == 2
+
+
+# -- what is told again, and what not -------------------------------------------------------
+
+
+def test_a_disk_that_hovers_about_the_limit_is_told_once(
+    monitor: Program, gridion: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["disk_percent"] = 95.95
+    for free in (41, 40, 41, 40, 50, 40):
+        beat(gridion, free_bytes=free, total_bytes=1000)
+        ticked(monitor)
+    assert mailbox.subjects() == ["disk filling: gridion"]
+    beat(gridion, free_bytes=70, total_bytes=1000)
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was disk filling: gridion"]
+
+
+def test_a_root_that_is_empty_all_at_once_ends_nothing(
+    monitor: Program, gridion: Path, root: Path, mailbox: Mailbox
+) -> None:
+    stalled(root, "gridion")
+    ticked(monitor)
+    mailbox.mails()
+    root.rename(root.with_name("unmounted"))
+    root.mkdir()
+    ran = monitor.run("monitor")
+    assert ran.code == 69
+    assert "is its disk mounted?" in ran.err
+    root.rmdir()
+    root.with_name("unmounted").rename(root)
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+def test_a_root_where_nothing_has_come_yet_is_no_disk_that_is_gone(
+    monitor: Program, mailbox: Mailbox
+) -> None:
+    monitor.settings["pull"] = [{"instrument": "mk1c", "source": "minit@mk1c.example.org:."}]
+    ticked(monitor)
+    monitor.put_clock_forward(2 * HOUR)
+    ticked(monitor)
+    assert mailbox.subjects() == ["silent: mk1c"]
+
+
+def test_what_was_told_under_a_clock_years_ahead_is_told_again(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["silent_minutes"] = 10**9
+    stalled(root, "one")
+    monitor.put_clock_forward(10 * 365 * 24 * HOUR)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: b (one)"]
+    monitor.put_clock_forward(0)
+    ticked(monitor)
+    assert mailbox.subjects() == ["still stalled: b (one)"]
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+FOREIGN: list[object] = [None, 7, -1, "x", "\ud800", [], {}, [7], [[]], {"a": 1}, 1e999]
+
+
+@pytest.mark.parametrize("key", ["notices", "waiting", "complained"])
+def test_an_outbox_that_somebody_else_wrote_is_lost_record_by_record(
+    monitor: Program, root: Path, mailbox: Mailbox, key: str
+) -> None:
+    stalled(root, "one", "two")
+    mailbox.stop()
+    assert monitor.run("monitor").code == 1
+    mailbox.start()
+    path = monitor.state / "outbox.json"
+    good = json.loads(path.read_text())
+    for foreign in FOREIGN:
+        path.write_text(json.dumps({**good, key: foreign}))
+        ticked(monitor)
+        mailbox.mails()
+    first, *others = good[key]
+    path.write_text(json.dumps({**good, key: [*_spoilt(first), *others]}))
+    assert monitor.run("monitor").code in (0, 1)
+    assert any("Where: two\n" in content(mail, "plain") for mail in mailbox.mails())
+    assert monitor.run("monitor").is_silent
+
+
+def _spoilt(record: Any) -> Iterator[object]:
+    """A record with something foreign instead of each part of it, and of all of it."""
+    yield from FOREIGN
+    for place in record if isinstance(record, dict) else range(len(record)):
+        inner = record[place]
+        for part in _spoilt(inner) if isinstance(inner, (dict, list)) else FOREIGN:
+            copy = record.copy()
+            copy[place] = part
+            yield copy
