@@ -6,13 +6,13 @@ it found in files, so that another tick can look meanwhile.
 
 import os
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Iterator, List, Optional, Set, Tuple
 
+from ontpush.cluster.announce import announce
 from ontpush.cluster.arrivals import checking, take_note
-from ontpush.cluster.checking import Check, Checker
+from ontpush.cluster.checking import Check
 from ontpush.cluster.conditions import (
     Condition,
-    Limits,
     of_bad_heartbeat,
     of_disk,
     of_instrument,
@@ -23,22 +23,19 @@ from ontpush.cluster.conditions import (
 )
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import Hook, Hooks, all_ended, hooks_of, note_told, of_failed_hook
+from ontpush.cluster.hooks import hooks_of
 from ontpush.cluster.memory import (
     CHECKING,
     GOOD,
     UNCHECKED,
     UNVOUCHED,
-    Memory,
     Remembered,
     Standing,
 )
-from ontpush.cluster.messages import Message, View, of_verified
-from ontpush.cluster.notices import news
-from ontpush.cluster.outbox import Outbox
+from ontpush.cluster.messages import View
 from ontpush.cluster.requests import request_again
-from ontpush.cluster.slurm import Slurm, Wishes
-from ontpush.cluster.tell import Notifier, Outcome, tell
+from ontpush.cluster.sight import Settled, Sight, Watch
+from ontpush.cluster.slurm import Slurm
 from ontpush.cluster.verdict import (
     bad_files,
     drop_verdict,
@@ -46,57 +43,14 @@ from ontpush.cluster.verdict import (
     settle,
     verdict_path,
 )
-from ontpush.engine.log import EventLog
 from ontpush.facts.names import human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
     LOG_FAIL,
     LOG_MARK_DONE,
-    LOG_SYNC,
     LOG_WARN,
 )
-
-
-class Watch(NamedTuple):
-    """What all looks of a tick share. Paths are absolute, times in seconds.
-
-    `pulled` are the instruments that are fetched from; `slurm` says how Slurm verifies, if it does.
-    """
-
-    root: bytes
-    pulled: Tuple[str, ...]
-    memory: Memory
-    limits: Limits
-    remind_seconds: float
-    notifiers: List[Notifier]
-    hooks: Hooks
-    checker: Checker
-    slurm: Optional[Wishes]
-    log: EventLog
-
-
-class Settled(NamedTuple):
-    """A run whose verification has ended, as `rsync.verified` or a condition says it."""
-
-    instrument: str
-    run: str
-    verdict: str
-    rollup: str
-    files: int
-    bytes: int
-    bad: List[str]
-
-
-class Sight(NamedTuple):
-    """What a look saw: verifications that ended, what is still to be done, and every trouble."""
-
-    views: Dict[str, View]
-    settled: List[Settled]
-    due: List[Check]
-    hooks: List[Hook]
-    slurm: Optional[Slurm]
-    troubles: List[Trouble]
 
 
 def look(watch: Watch) -> Sight:
@@ -125,7 +79,7 @@ def look(watch: Watch) -> Sight:
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
     conditions += _own_disks(watch)
-    _tell(watch, sight, conditions, unsure)
+    announce(watch, sight, conditions, unsure)
     return sight
 
 
@@ -303,82 +257,3 @@ def _own_disks(watch: Watch) -> Iterator[Condition]:
         disk.f_blocks * disk.f_frsize,
         watch.limits,
     )
-
-
-def _tell(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[str]) -> None:
-    """Put what is new into the outbox, write down that it is there, and deliver."""
-    outbox = Outbox(watch.memory.directory, watch.notifiers)
-    new = news(outbox.notices, conditions, sight.views, unsure, watch.remind_seconds)
-    outbox.put(new.messages + _verified(sight) + _failed_hooks(watch, sight), new.notices)
-    _note_told(watch, sight)
-    outcomes = tell(outbox.waiting())
-    for outcome in outcomes:
-        outbox.take_out(outcome)
-        _log_tries(watch, sight, outcome)
-        if outcome.trouble:
-            why = f"{outcome.notifier.name}: {outcome.trouble}; it is tried again at the next tick"
-            watch.log.event(LOG_WARN, b"", why)
-            if outbox.may_complain(outcome.notifier, watch.remind_seconds):
-                sight.troubles.append(Trouble(why))
-    count = outbox.drop_oldest()
-    if count:
-        why = "given up, since too much waits for who does not take it: the oldest {}"
-        _fail(watch, sight, why.format(plural(count, "message")))
-    if outcomes:
-        outbox.save()
-
-
-def _log_tries(watch: Watch, sight: Sight, outcome: Outcome) -> None:
-    name = outcome.notifier.name
-    for each in outcome.tries:
-        if each.fault is None:
-            watch.log.event(LOG_SYNC, b"", f"told {name}: {each.letter.subject}")
-        elif each.is_last:
-            why = f"{name}: {each.fault}; refused for good, so it is given up: "
-            _fail(watch, sight, why + each.letter.subject)
-
-
-def _fail(watch: Watch, sight: Sight, why: str) -> None:
-    watch.log.event(LOG_FAIL, b"", why)
-    sight.troubles.append(Trouble(why))
-
-
-def _verified(sight: Sight) -> List[Message]:
-    return [
-        of_verified(view, run, standing)
-        for view in sight.views.values()
-        for run, standing in view.remembered.runs.items()
-        if standing.untold and standing.verdict == GOOD
-    ]
-
-
-def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
-    messages = []
-    for hook in sight.hooks:
-        message = of_failed_hook(hook)
-        place = f"{hook.view.instrument.name}/{hook.run}".encode("utf-8", "surrogateescape")
-        if message:
-            messages.append(message)
-            why = f"{message.what}: {shown(hook.output)}"
-            watch.log.event(LOG_FAIL, place, why)
-            sight.troubles.append(Trouble(why, place))
-    return messages
-
-
-def _note_told(watch: Watch, sight: Sight) -> None:
-    """The outbox has them now: they need not be told once more."""
-    for hook in sight.hooks:
-        note_told(hook)
-    for view in sight.views.values():
-        runs = view.remembered.runs
-        good = {run: each for run, each in runs.items() if each.verdict == GOOD}
-        fresh = [run for run, each in good.items() if each.untold or each.follow]
-        changed = False
-        for run in fresh:
-            standing = runs[run]
-            hooks = [hook for hook in sight.hooks if hook.view is view and hook.run == run]
-            follow = standing.follow and not all_ended(hooks)
-            runs[run] = standing._replace(untold=False, mended=False, follow=follow)
-            changed = changed or runs[run] != standing
-        if changed:
-            watch.memory.save(view.instrument.name, view.remembered)

@@ -8,9 +8,10 @@ from ontpush.cluster.conditions import Limits
 from ontpush.cluster.hooks import Hooks, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
+from ontpush.cluster.sight import Settled, Sight, Watch
 from ontpush.cluster.slurm import make_wishes
 from ontpush.cluster.tell import make_notifiers
-from ontpush.cluster.watch import Settled, Sight, Watch, look
+from ontpush.cluster.watch import look
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.mark import date_text

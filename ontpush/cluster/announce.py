@@ -1,0 +1,98 @@
+"""Tells what a look saw that is news, and writes down what came of it.
+
+What is told is in the outbox before it counts as told, and whoever cannot be reached is told at a
+later tick.
+"""
+
+from typing import List, Set
+
+from ontpush.cluster.conditions import Condition
+from ontpush.cluster.hooks import all_ended, note_told, of_failed_hook
+from ontpush.cluster.memory import GOOD
+from ontpush.cluster.messages import Message, of_verified
+from ontpush.cluster.notices import news
+from ontpush.cluster.outbox import Outbox
+from ontpush.cluster.sight import Sight, Watch
+from ontpush.cluster.tell import Outcome, tell
+from ontpush.facts.names import plural, shown
+from ontpush.facts.trouble import Trouble
+from ontpush.facts.words import LOG_FAIL, LOG_SYNC, LOG_WARN
+
+
+def announce(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Set[str]) -> None:
+    """Put what is new into the outbox, write down that it is there, and deliver. TryLater."""
+    outbox = Outbox(watch.memory.directory, watch.notifiers)
+    new = news(outbox.notices, conditions, sight.views, unsure, watch.remind_seconds)
+    outbox.put(new.messages + _verified(sight) + _failed_hooks(watch, sight), new.notices)
+    _note_told(watch, sight)
+    outcomes = tell(outbox.waiting())
+    for outcome in outcomes:
+        outbox.take_out(outcome)
+        _log_tries(watch, sight, outcome)
+        if outcome.trouble:
+            why = f"{outcome.notifier.name}: {outcome.trouble}; it is tried again at the next tick"
+            watch.log.event(LOG_WARN, b"", why)
+            if outbox.may_complain(outcome.notifier, watch.remind_seconds):
+                sight.troubles.append(Trouble(why))
+    count = outbox.drop_oldest()
+    if count:
+        why = "given up, since too much waits for who does not take it: the oldest {}"
+        _fail(watch, sight, why.format(plural(count, "message")))
+    if outcomes:
+        outbox.save()
+
+
+def _log_tries(watch: Watch, sight: Sight, outcome: Outcome) -> None:
+    name = outcome.notifier.name
+    for each in outcome.tries:
+        if each.fault is None:
+            watch.log.event(LOG_SYNC, b"", f"told {name}: {each.letter.subject}")
+        elif each.is_last:
+            why = f"{name}: {each.fault}; refused for good, so it is given up: "
+            _fail(watch, sight, why + each.letter.subject)
+
+
+def _fail(watch: Watch, sight: Sight, why: str) -> None:
+    watch.log.event(LOG_FAIL, b"", why)
+    sight.troubles.append(Trouble(why))
+
+
+def _verified(sight: Sight) -> List[Message]:
+    return [
+        of_verified(view, run, standing)
+        for view in sight.views.values()
+        for run, standing in view.remembered.runs.items()
+        if standing.untold and standing.verdict == GOOD
+    ]
+
+
+def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
+    messages = []
+    for hook in sight.hooks:
+        message = of_failed_hook(hook)
+        place = f"{hook.view.instrument.name}/{hook.run}".encode("utf-8", "surrogateescape")
+        if message:
+            messages.append(message)
+            why = f"{message.what}: {shown(hook.output)}"
+            watch.log.event(LOG_FAIL, place, why)
+            sight.troubles.append(Trouble(why, place))
+    return messages
+
+
+def _note_told(watch: Watch, sight: Sight) -> None:
+    """The outbox has them now: they need not be told once more."""
+    for hook in sight.hooks:
+        note_told(hook)
+    for view in sight.views.values():
+        runs = view.remembered.runs
+        good = {run: each for run, each in runs.items() if each.verdict == GOOD}
+        fresh = [run for run, each in good.items() if each.untold or each.follow]
+        changed = False
+        for run in fresh:
+            standing = runs[run]
+            hooks = [hook for hook in sight.hooks if hook.view is view and hook.run == run]
+            follow = standing.follow and not all_ended(hooks)
+            runs[run] = standing._replace(untold=False, mended=False, follow=follow)
+            changed = changed or runs[run] != standing
+        if changed:
+            watch.memory.save(view.instrument.name, view.remembered)
