@@ -24,6 +24,8 @@ PYTHON = sys.executable
 NEWEST = HERE / ".venv-newest"
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 
+MOST_WORKERS = 16
+
 Version = tuple[int, ...]
 FLOOR: Version = (3, 6)
 
@@ -296,11 +298,13 @@ def words(flags: str) -> list[str]:
 
 
 def run_tests(c: Context, version: Version, python: str, only: str) -> int:
-    """Run every test with the program on one Python, on all cores; return pytest's exit code."""
+    """Run every test with the program on one Python; return pytest's exit code."""
     print(f"\nThe program on Python {dotted(version)}, {python}:", flush=True)
     # With "=": pytest does not know this option yet when it looks for paths among its arguments.
     selection = [f"--host-python={python}", *["-k", only] * bool(only)]
-    return run(c, PYTHON, "-m", "pytest", "-n", "auto", "--ignore=tests/fleet", *selection)
+    # Half of the time they wait: for rsync, sshd, Slurm.
+    workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
+    return run(c, PYTHON, "-m", "pytest", f"-n{workers}", "--ignore=tests/fleet", *selection)
 
 
 def fleet_command(c: Context, only: str) -> list[str]:
