@@ -273,7 +273,7 @@ class Visit:
         return bool(look and (look.changed or look.gone)) or bool(ledger.totals(self.run.id).unsent)
 
     def _mark(self) -> None:
-        tick, record = self._tick, self.record
+        tick, record, now = self._tick, self.record, _now()
         facts = {
             "run": shown(self.run.relative),
             "instrument": tick.instrument,
@@ -283,13 +283,14 @@ class Visit:
             "bytes": record.bytes,
             "version": __version__,
         }
-        lines = mark_lines(time.time(), facts)
+        lines = mark_lines(now, facts)
         deliver(tick.transport, tick.outbox, self.run.relative + b"/" + words.DONE_MARK, lines)
         try:
             write_whole(os.path.join(self.run.path, words.DONE_MARK), lines)
         except OSError as error:
             raise unwritten(words.DONE_MARK, error, self.run.relative) from error
-        self._update(done_at=_now())
+        # The very second that the mark tells: by it the cluster knows a new mark from the old.
+        self._update(done_at=now)
         self._leave(words.DONE)
         self._log(
             words.LOG_MARK_DONE,
