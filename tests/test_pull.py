@@ -940,6 +940,19 @@ def test_a_sequencer_that_is_still_being_served_is_left_to_that_call(
     assert is_done(there)
 
 
+def test_a_root_whose_disk_is_not_mounted_is_not_filled(
+    done: Path, login: Program, root: Path
+) -> None:
+    (root / "mk1c").rename(root.with_name("elsewhere"))
+    ran = login.run("pull")
+    assert ran.code == 69
+    assert "is its disk mounted?" in ran.err
+    assert list(root.iterdir()) == []
+    root.with_name("elsewhere").rename(root / "mk1c")
+    assert login.run("pull").is_silent
+    assert is_done(done)
+
+
 def test_the_rrsync_written_in_perl_serves_too(
     program: Program,
     run: SimulatedRun,

@@ -12,7 +12,7 @@ from ontpush.cluster.pulling import Pull, Pulled, Source
 from ontpush.engine.heartbeat import file_name, heartbeat_facts
 from ontpush.engine.mark import date_text
 from ontpush.facts.names import for_json, shown
-from ontpush.facts.trouble import RunFailed, Trouble, run_failed, unwritable
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, run_failed, unwritable
 from ontpush.facts.words import (
     DONE,
     FAILED,
@@ -47,11 +47,14 @@ def pull_all(source: Source, state: bytes) -> Tour:
     """
     stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
     memory = stage + b".json"
-    try:
-        os.makedirs(stage, exist_ok=True)
-    except OSError as error:
-        advice = "nothing else may lie there, and this user must be able to write it"
-        raise unwritable(shown(stage), error, advice) from error
+    before = _load(memory)
+    if before and not os.path.lexists(source.base):
+        raise OutOfReach(
+            f"{shown(source.base)} was there, and is not; is its disk mounted? If it is gone for"
+            f" good, remove {shown(memory)}"
+        )
+    for directory in (source.base, stage):
+        _make(directory)
     tour = Tour([], [])
     try:
         left = fetch_heartbeat(source.transport, stage)
@@ -64,7 +67,6 @@ def pull_all(source: Source, state: bytes) -> Tour:
     rollups, hidden = fetch_rollups(source.transport, stage, to_fetch)
     if hidden:
         _complain(source, tour, RunFailed(f"not every roll-up there can be read: {hidden}"))
-    before = _load(memory)
     known = Memory(state).load(source.name)
     for turn, trouble in _turns(source, runs, rollups, before, known):
         tour.runs.append(turn)
@@ -76,6 +78,14 @@ def pull_all(source: Source, state: bytes) -> Tour:
     if len(tour.runs) == len(runs):
         _end(source, tour, left, runs, memory)
     return tour
+
+
+def _make(directory: bytes) -> None:
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        advice = "nothing else may lie there, and this user must be able to write it"
+        raise unwritable(shown(directory), error, advice) from error
 
 
 def _turns(

@@ -28,7 +28,6 @@ from ontpush.facts.trouble import (
     Trouble,
     TryLater,
     WrongCall,
-    unwritable,
 )
 from ontpush.facts.words import LOG_WARN
 from ontpush.result import Result, table
@@ -100,10 +99,6 @@ def _one(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -
 
 def _source(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -> Source:
     base = os.path.join(fleet_root(settings), from_argument(facts["instrument"]))
-    try:
-        os.makedirs(base, exist_ok=True)
-    except OSError as error:
-        raise unwritable(shown(base), error, "let this user write there") from error
     return Source(
         facts["instrument"],
         base,
