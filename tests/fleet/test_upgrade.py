@@ -70,3 +70,17 @@ def test_a_version_that_works_takes_over_and_can_be_left_again(
     played = install(fleet, machine, CHECKOUT, "--extra-vars", f"ontpush_version={__version__}")
     assert played.code == 0, played.out
     assert running(machine) == __version__
+
+
+def test_a_configuration_or_program_that_fails_its_check_leaves_the_one_in_charge(
+    fleet: Fleet, machine: Machine
+) -> None:
+    in_charge = (
+        "cat /etc/ontpush/config.yml; ls /usr/local/lib/ontpush; md5sum $(command -v ontpush)"
+    )
+    before = machine.root(in_charge)
+    played = install(fleet, machine, CHECKOUT, "-e", '{"ontpush_config": {"ssh_port": 2222}}')
+    assert played.code != 0
+    assert "does not pass its check" in played.out
+    assert machine.root(in_charge) == before
+    assert machine.user("ontpush check").returncode == 0

@@ -53,7 +53,7 @@ def tell(lab: Lab) -> None:
     state = os.path.relpath(lab.state)
     for host, address in addresses.items():
         print(f"{host.name:12}{address:16}ssh -F {state}/ssh_config {host.name:12}({host.user})")
-    print(f"Ansible:    ansible-playbook -i {state}/inventory playbooks/site.yml")
+    print(f"Ansible:    .venv/bin/ansible-playbook -i {state}/inventory playbooks/site.yml")
 
 
 if __name__ == "__main__":
