@@ -69,7 +69,7 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
 
 def is_as_found(base: bytes, run: bytes, standing: Standing) -> bool:
     """Whether what lies there is vouched for as it was when the run was looked at last."""
-    if _trace(base, run) == standing.seen:
+    if trace(base, run) == standing.seen:
         return True
     found = vouched(base, run)
     if standing.verdict == UNVOUCHED:
@@ -77,8 +77,8 @@ def is_as_found(base: bytes, run: bytes, standing: Standing) -> bool:
     return found == (standing.rollup, standing.marked)
 
 
-def _trace(base: bytes, run: bytes) -> str:
-    """Changes when mark or roll-up do; empty where one of them is not there."""
+def trace(base: bytes, run: bytes) -> str:
+    """Changes when mark or roll-up do, and reads neither; empty where one is not there."""
     try:
         with opened_inside(base, run) as directory:
             paths = [path_of(directory) + b"/" + name for name in (DONE_MARK, ROLLUP)]
@@ -218,7 +218,7 @@ def _look(
     moment: _Moment, run: bytes, standing: Optional[Standing], facts: Optional[RunFacts]
 ) -> Optional[Standing]:
     """How a run stands that may be vouched for anew; None where nothing is known of it yet."""
-    seen = _trace(moment.base, run)
+    seen = trace(moment.base, run)
     if standing and standing.seen == seen:
         is_vouched = standing.verdict != UNVOUCHED
         found = Vouched(standing.rollup, standing.marked) if is_vouched else None

@@ -10,7 +10,7 @@ import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush import __version__
-from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.arrivals import is_as_found, trace, vouched
 from ontpush.cluster.fetch import fetch_files, fresh_look
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
 from ontpush.cluster.memory import CORRUPT, Remembered
@@ -90,8 +90,8 @@ class Pull:
     def go(self, remembered: Remembered) -> None:
         """Bring it as far as it goes now. Trouble."""
         self._corrupt_under = self._found_corrupt_under(remembered)
-        before = self._before
-        if before.token == self.now.token and before.mark == self._mark_here():
+        before, is_marked = self._before, bool(self._before.mark)
+        if is_marked and before.token == self.now.token and before.mark == self._trace():
             if self._corrupt_under and self._corrupt_under == before.lost_under:
                 raise FileFailed(before.error or "", self._run)
             if not self._corrupt_under and before.state == words.DONE:
@@ -105,20 +105,12 @@ class Pull:
         verdict = remembered.runs.get(for_json(self._run))
         if verdict is None or verdict.verdict != CORRUPT or not can_be_sent_again(verdict):
             return ""
-        is_of_this_mark = vouched(self._source.base, self._run) == (verdict.rollup, verdict.marked)
+        is_of_this_mark = is_as_found(self._source.base, self._run, verdict)
         return verdict.marked if is_of_this_mark and not was_sent_in_vain(verdict) else ""
 
-    def _mark_here(self) -> str:
-        """Tells whether anybody touched roll-up or mark here, without reading them."""
-        try:
-            with opened_inside(self._source.base, self._run) as directory:
-                found = [
-                    os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    for name in (words.ROLLUP, words.DONE_MARK)
-                ]
-        except OSError:
-            return "none"
-        return " ".join(f"{each.st_size} {each.st_mtime_ns} {each.st_ctime_ns}" for each in found)
+    def _trace(self) -> str:
+        """Tells whether anybody touched roll-up or mark here."""
+        return trace(self._source.base, self._run)
 
     def _bring(self) -> None:
         wanted = _read(self._rollup)
@@ -176,7 +168,7 @@ class Pull:
             place = path_of(directory) + b"/"
             lost = {p for p in gone_there if p in corrupt or not _is_file(place + p)}
         if lost:
-            self.now = self.now._replace(mark=self._mark_here(), lost_under=self._corrupt_under)
+            self.now = self.now._replace(mark=self._trace(), lost_under=self._corrupt_under)
             raise FileFailed(
                 f"{_named(map(shown, sorted(lost)))}: missing or damaged here, and gone over there;"
                 " bring it back, or take its line out of md5sum here",
@@ -327,7 +319,7 @@ class Pull:
         found = vouched(self._source.base, self._run)
         is_as_marked = found is not None and found.rollup == self.now.rollup
         if is_as_marked and not self._corrupt_under and not self._has_published:
-            self.now = self.now._replace(state=words.DONE, mark=self._mark_here())
+            self.now = self.now._replace(state=words.DONE, mark=self._trace())
             return
         unlike = self._unlike(wanted)
         looks_other = unlike & wanted.keys()
@@ -384,7 +376,7 @@ class Pull:
             "version": __version__,
         }
         self._write(words.DONE_MARK, mark_lines(now, facts))
-        self.now = self.now._replace(state=words.DONE, done_at=int(now), mark=self._mark_here())
+        self.now = self.now._replace(state=words.DONE, done_at=int(now), mark=self._trace())
         count, size = plural(self.now.files, "file"), human_size(self.now.bytes)
         self._log(words.LOG_MARK_DONE, f"{count}, {size}")
 

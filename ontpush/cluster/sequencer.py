@@ -76,7 +76,11 @@ def pull_all(source: Source, state: bytes) -> Tour:
         if trouble:
             _complain(source, tour, trouble)
     if len(tour.runs) == len(runs):
-        _end(source, tour, left, runs, memory)
+        _tell_gone(source, before, runs)
+        there = {for_json(each.run): each.pulled for each in tour.runs}
+        if there != before:
+            _save(memory, there)
+        _beat(source, _with_failures(source, tour, runs), left)
     return tour
 
 
@@ -106,18 +110,6 @@ def _turns(
         yield turn, trouble
         if not isinstance(trouble, (RunFailed, type(None))):
             return
-
-
-def _end(
-    source: Source, tour: Tour, left: Heartbeat, runs: Dict[bytes, RunFacts], memory: bytes
-) -> None:
-    """All have had their turn: forget those that are gone, and say how the others stand."""
-    before = _load(memory)
-    _tell_gone(source, before, runs)
-    there = {for_json(each.run): each.pulled for each in tour.runs}
-    if there != before:
-        _save(memory, there)
-    _beat(source, _with_failures(source, tour, runs), left)
 
 
 def _runs_of(source: Source, left: Heartbeat, tour: Tour) -> Dict[bytes, RunFacts]:
