@@ -537,3 +537,47 @@ def _spoilt(record: Any) -> Iterator[object]:
             copy = record.copy()
             copy[place] = part
             yield copy
+
+
+# -- the same failure, in other words -----------------------------------------------------------
+
+SAME = [
+    (
+        'rsync: [receiver] mkstemp "/data/r/pod5/.reads one.pod5.Ab3dEf" failed: No such file (2)',
+        'rsync: [receiver] mkstemp "/data/r/pod5/.reads one.pod5.xY7zZ9" failed: No such file (2)',
+    ),
+    (
+        "took longer than 45 s, 999 kB sent by process 4711",
+        "took longer than 2 h 3 min, 1.2 GB sent by process 17",
+    ),
+    ("no space left: 1,024 bytes in [31337]", "no space left: 7 bytes in [1]"),
+]
+OTHER = [
+    (
+        'write failed on "/data/r/.reads_1.pod5.Ab3dEf"',
+        'write failed on "/data/r/.reads_2.pod5.Ab3dEf"',
+    ),
+    ("reads_1.pod5: Permission denied", "reads_2.pod5: Permission denied"),
+    ("a.pod5: Permission denied", "a.pod5: No space left on device"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME)
+def test_a_failure_that_only_names_another_temporary_file_or_number_is_told_once(
+    monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str
+) -> None:
+    for each in (first, second):
+        failed(root, "gridion", each)
+        beat(root / "mk1c", errors=[each])
+        ticked(monitor)
+    assert mailbox.subjects() == ["failed: b (gridion)", "failed: mk1c"]
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER)
+def test_a_failure_of_another_file_or_kind_is_told_as_changed(
+    monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str
+) -> None:
+    for each in (first, second):
+        failed(root, "gridion", each)
+        ticked(monitor)
+    assert mailbox.subjects() == ["changed: failed: b (gridion)", "failed: b (gridion)"]

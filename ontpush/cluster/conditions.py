@@ -10,7 +10,7 @@ from ontpush.cluster.memory import UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
-from ontpush.facts.names import human_size, human_time, plural, shown
+from ontpush.facts.names import human_size, human_time, plural, shown, steady
 
 _LOOK_SECONDS = 3600
 # RUN/pod5_pass/barcode01/: where files come in.
@@ -77,7 +77,7 @@ def of_instrument(
             f"{name} reports trouble that belongs to no single run",
             "Run `ontpush check` on it.",
             errors,
-            "\n".join(errors),
+            steady("\n".join(errors)),
         )
     yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
 
@@ -113,7 +113,7 @@ def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
         f"the heartbeat of {instrument.name} cannot be read: {why}",
         f"Look at {shown(instrument.heartbeat or b'')}; the next push of the instrument writes it"
         " anew.",
-        same=why,
+        same=steady(why),
     )
 
 
@@ -125,7 +125,7 @@ def of_unasked(instrument: Instrument, why: str) -> Condition:
         "",
         f"{instrument.name} cannot be asked to send again what is wrong here: {why}",
         "Let this user write there; nothing else may lie at `again` or `HOST.bell`.",
-        same=why,
+        same=steady(why),
     )
 
 
@@ -158,7 +158,7 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
             run,
             f"it could not be brought over: {facts.error}",
             "Mend what the message names; the next tick on the instrument tries again by itself.",
-            same=facts.error,
+            same=steady(facts.error),
         )
     if facts.state == words.STALLED:
         yield Condition(
@@ -177,7 +177,7 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
             f"it does not have what its final summary counts: {facts.warning}",
             "Look in MinKNOW's fallback folder on the instrument; what is moved into the run is"
             " sent by itself.",
-            same=facts.warning,
+            same=steady(facts.warning),
         )
 
 
@@ -206,7 +206,7 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
             _how_mended(instrument, standing)
             if standing.verdict == UNVOUCHED
             else "Mend what the message names; it is tried again by itself.",
-            same="\n".join([standing.error, *again]),
+            same="\n".join([steady(standing.error), *again]),
         )
 
 

@@ -5,6 +5,10 @@ import re
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_LINE = 1000
+_RSYNC_TEMPORARY = re.compile(r"((?:^|[/\"' ])\.[^/\"\n]+?)\.[A-Za-z0-9]{6}(?![\w.])")
+_FIGURE = r"\d[\d.,:]*(?: (?:%|s|min|h|[kMGT]?B)(?!\w))?"
+# One that stands by itself; one in a name tells which file.
+_FIGURES = re.compile(rf"(?<![\w./-]){_FIGURE}(?: {_FIGURE})*(?![\w/])")
 _RSYNC_ESCAPE = re.compile(rb"\\#([0-7]{3})")
 
 
@@ -39,6 +43,14 @@ def shortened(line: str) -> str:
         return line
     half = _LONGEST_LINE // 2
     return f"{line[:half]} [...] {line[-half:]}"
+
+
+def steady(text: str) -> str:
+    """What stays of a message that tells the same of another moment.
+
+    Without what rsync calls its temporary files, and without figures: sizes, times, processes.
+    """
+    return _FIGURES.sub("#", _RSYNC_TEMPORARY.sub(r"\1.#", text))
 
 
 def for_json(name: bytes) -> str:
