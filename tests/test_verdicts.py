@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, Ran, is_verified, md5, turn_a_bit
+from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
 from tests.test_bell import ASKED_IN_VAIN, Pair
 from tests.test_monitor import beat, done_run, heartbeat, outputs, ticked
 
@@ -397,3 +398,89 @@ def test_what_a_clock_that_was_ahead_wrote_down_stops_nothing(
     bare(monitor)
     assert is_verified(pushed)
     assert "mended, verified" in kinds(mailbox)
+
+
+def plant_a_mark(run: Path, base: Path) -> None:
+    """Let whoever sends runs mark one as verified, though nobody here has read it."""
+    path = base / "planted" / "run"
+    shutil.copytree(run, path)
+    text = (path / "rsync.done").read_text()
+    (path / "rsync.done").write_text(text.replace(mark(run)["run"], "planted/run"))
+    turn_a_bit(next(path.glob("pod5_pass/*")))
+    rollup = md5(path / "md5sum")
+    (path / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
+    beat(base, done_run("planted/run", rollup))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x" * 5000: {"verdict": "verified"}},
+        {"/".join(["y" * 250] * 16): {"verdict": "verified"}},
+        {"../x": {"verdict": "verified"}},
+        {"x": {"verdict": "splendid"}},
+        {"x": 7},
+    ],
+)
+def test_one_bad_record_costs_one_record_and_no_planted_mark_is_believed(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox, change: dict[str, Any]
+) -> None:
+    ticked(monitor)
+    mailbox.mails()
+    (path,) = monitor.state.glob("instruments/*.json")
+    facts = json.loads(path.read_text())
+    facts["runs"].update(change)
+    path.write_text(json.dumps(facts))
+    heartbeat(gridion).unlink()
+    plant_a_mark(pushed, gridion)
+    bare(monitor)
+    assert kinds(mailbox) == ["verification failed"]
+    assert not (gridion / "planted" / "run" / "rsync.verified").exists()
+
+
+def test_a_memory_without_its_times_is_still_one(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    mailbox.mails()
+    (path,) = monitor.state.glob("instruments/*.json")
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(facts, searched_at=None, known_since="x")))
+    heartbeat(gridion).unlink()
+    plant_a_mark(pushed, gridion)
+    bare(monitor)
+    assert kinds(mailbox) == ["verification failed"]
+
+
+def long_run(base: Path, length: int) -> str:
+    """A done run whose path below `base` has so many bytes."""
+    name = "/".join(["z" * 200] * (length // 201))
+    name += "/" + "r" * (length - len(name) - 1)
+    place = os.open(base, os.O_RDONLY)
+    for part in [*name.split("/"), "pod5"]:
+        os.mkdir(part, dir_fd=place)
+        place, above = os.open(part, os.O_RDONLY, dir_fd=place), place
+        if part != "pod5":
+            os.close(above)
+    os.close(place)
+    rollup = hashlib.md5(b"").hexdigest()
+    done = f"2026-01-01T00:00:00+00:00\nrun: {name}\nrollup: {rollup}\n"
+    for file, text in (("md5sum", ""), ("rsync.done", done)):
+        with open(os.open(file, os.O_CREAT | os.O_WRONLY, dir_fd=above), "w") as opened:
+            opened.write(text)
+    os.close(above)
+    return name
+
+
+def test_a_run_with_a_path_as_long_as_can_be_costs_its_instrument_no_memory(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    name = long_run(gridion, 4095 - len(f"{gridion}/"))
+    assert len(name) > 4000
+    assert monitor.run("monitor").code == 1
+    assert kinds(mailbox) == ["verification failed", "verified"]
+    heartbeat(gridion).unlink()
+    plant_a_mark(pushed, gridion)
+    bare(monitor)
+    assert kinds(mailbox) == ["verification failed"]
+    assert ticked(monitor)["instruments"][0]["bad"] == 2

@@ -11,6 +11,7 @@ from typing import Iterable, Iterator
 
 from ontpush.facts.words import UNFINISHED_SUFFIX
 
+_PATH_MAX = 4096  # no disk takes a path of so many bytes: what a search finds is shorter
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -18,7 +19,7 @@ def relative_path(text: str) -> bytes:
     """A run's path as a heartbeat names it. ValueError unless it stays below where it starts."""
     path = text.encode("utf-8", "surrogateescape")
     parts = path.split(b"/")
-    if b"\0" in path or len(path) > 4000 or {b"", b".", b".."} & set(parts):
+    if b"\0" in path or len(path) >= _PATH_MAX or {b"", b".", b".."} & set(parts):
         raise ValueError("no path of a run")
     return path
 

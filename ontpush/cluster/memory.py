@@ -1,9 +1,10 @@
 """What the monitor remembers: plain JSON files written whole by rename, one an instrument.
 
-Safe on NFS and Lustre. Lost, it is made anew: the marks in the runs tell what was verified. A file
-that says what we never write is lost too.
+Safe on NFS and Lustre. Lost, it is made anew: the marks in the runs tell what was verified. One
+record that says what we never write is lost alone: its run is read again, whatever mark lies in it.
 """
 
+import contextlib
 import json
 import os
 from typing import Any, Dict, List, NamedTuple, Tuple
@@ -99,16 +100,14 @@ class Memory:
             )
 
     def load(self, instrument: str) -> Remembered:
-        """What is remembered of an instrument."""
+        """What is remembered of an instrument; nothing where there is no file that can be read."""
         facts = read_json(self._path(instrument))
-        try:
-            runs = {run: _standing(each) for run, each in facts["runs"].items()}
-            for run in runs:
-                relative_path(run)
-            times = [facts["searched_at"], facts["known_since"], facts.get("quiet_at", 0)]
-            return Remembered(runs, *map(_whole, times))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        if not facts:
             return Remembered({}, 0, 0)
+        # Whoever is remembered at all is known: no mark of a run that is not is believed unread.
+        known_since = max(1, _whole(facts.get("known_since")))
+        searched_at, quiet_at = _whole(facts.get("searched_at")), _whole(facts.get("quiet_at"))
+        return Remembered(_standings(facts.get("runs")), searched_at, known_since, quiet_at)
 
     def save(self, instrument: str, remembered: Remembered) -> None:
         """Write it down. TryLater."""
@@ -169,7 +168,16 @@ def _standing(facts: Dict[str, Any]) -> Standing:
     return standing
 
 
+def _standings(listed: Any) -> Dict[str, Standing]:
+    """How each run stands that is remembered as we write it."""
+    found: Dict[str, Standing] = {}
+    for run, each in listed.items() if isinstance(listed, dict) else ():
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            relative_path(run)
+            found[run] = _standing(each)
+    return found
+
+
 def _whole(value: Any) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"{value!r} is no time")
-    return value
+    """A time in whole seconds; 0, which is long ago, for anything else."""
+    return value if isinstance(value, int) else 0
