@@ -968,6 +968,87 @@ def test_the_rrsync_written_in_perl_serves_too(
     assert is_done(there)
 
 
+# -- what a login says, and modes -------------------------------------------------------------
+
+BANNER = "echo 'Welcome: mind the lab rules' >&2; exec"
+
+
+def test_what_a_login_prints_is_no_trouble_of_a_pull(
+    program: Program, run: SimulatedRun, login: Program, there: Path, sequencer: Cluster
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    sequencer.forced_command(f"{BANNER} /usr/bin/rrsync -ro {run.root}")
+    assert login.run("pull").is_silent
+    assert is_done(there)
+
+
+def test_what_a_login_prints_hides_neither_what_is_gone_nor_what_is_wrong(
+    program: Program,
+    run: SimulatedRun,
+    data: Path,
+    login: Program,
+    there: Path,
+    sequencer: Cluster,
+) -> None:
+    run.write_all()
+    other = SimulatedRun(data, group="other", files=1)
+    other.write_all()
+    hashed(program, data)
+    shutil.rmtree(other.path)
+    sequencer.forced_command(f"{BANNER} /usr/bin/rrsync -ro {data}")
+    assert login.run("pull").is_silent
+    assert is_done(there)
+    late = run.late_file("late")
+    hashed(program, data)
+    late.unlink()
+    login.run("pull")
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "late: " in ran.err
+    assert "Welcome" not in ran.err
+
+
+@pytest.mark.parametrize(("umask", "modes"), [(0o027, (0o750, 0o640)), (0o002, (0o775, 0o664))])
+@pytest.mark.parametrize("flags", [[], ["-a"]])
+def test_what_is_pulled_has_the_modes_of_this_user_not_those_of_the_sequencer(
+    program: Program,
+    run: SimulatedRun,
+    login: Program,
+    there: Path,
+    umask: int,
+    modes: tuple[int, int],
+    flags: list[str],
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    for number, path in enumerate(sorted(run.path.rglob("*"))):
+        path.chmod(0o777 if path.is_dir() else (0o666, 0o600, 0o6755)[number % 3])
+    login.settings["rsync_flags"] = flags
+    login.within = ["sh", "-c", f'umask {umask:o}; exec "$0" "$@"']
+    assert state(login) == "done"
+    own = {"md5sum", "rsync.done"}
+    for path in there.rglob("*"):
+        expected = modes[0] if path.is_dir() else modes[1]
+        if path.name not in own:
+            assert path.stat().st_mode & 0o7777 == expected, path
+            assert (
+                path.is_dir()
+                or path.stat().st_mtime == (run.path / path.relative_to(there)).stat().st_mtime
+            )
+    assert is_done(there)
+
+
+def test_the_group_of_a_project_is_inherited_by_what_is_pulled(
+    program: Program, run: SimulatedRun, login: Program, there: Path, root: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    root.chmod(0o2775)
+    assert state(login) == "done"
+    assert all(path.stat().st_mode & 0o2000 for path in there.rglob("*") if path.is_dir())
+
+
 # -- how it is called -------------------------------------------------------------------------
 
 

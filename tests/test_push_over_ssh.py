@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import RRSYNC, Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import Program, coreutils_agree, is_done
@@ -133,3 +133,20 @@ def test_a_key_in_a_directory_with_spaces_and_quotes_is_found(
         program.settings[name] = str(copy)
     program.pushed(data, cluster.destination)
     assert coreutils_agree(cluster.directory / run.path.relative_to(data))
+
+
+def test_what_a_login_prints_is_no_trouble_of_a_push(
+    program: Program, run: SimulatedRun, data: Path, cluster: Cluster
+) -> None:
+    run.write_all()
+    cluster.forced_command(f"echo Welcome >&2; exec /usr/bin/rrsync -wo {cluster.directory}")
+    try:
+        assert program.push(data, cluster.destination).is_silent
+        assert is_done(cluster.directory / run.path.relative_to(data))
+        program.settings["rsync_flags"] = ["--exclude=*.pod5"]
+        run.late_file("pod5_pass/late.pod5")
+        ran = program.push(data, cluster.destination)
+        assert ran.code == 1
+        assert "left out by a flag" in ran.err
+    finally:
+        cluster.forced_command(RRSYNC)

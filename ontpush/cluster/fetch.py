@@ -8,7 +8,7 @@ from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
 from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.engine.complaints import has_vanished, why_not
+from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
 from ontpush.facts.names import from_rsync
@@ -48,7 +48,9 @@ def fetch_rollups(
     with Sending(transport, stage, names) as call:
         _, complaints = call.finish()
     came = {run for run in runs if run + b"/" + ROLLUP in call.arrived}
-    worse = [line for line in complaints if not has_vanished(line)]
+    worse = list(filter(is_of_rsync, complaints))
+    if len(runs - came) > sum(map(has_vanished, complaints)):
+        worse += complaints
     return {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}, next(iter(worse), None)
 
 

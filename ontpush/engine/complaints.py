@@ -14,10 +14,24 @@ _NOISE = re.compile(
 )
 
 
+# What may be said of a file that did not go; a login that says so too is shown, which does no harm.
+_TROUBLE = re.compile(
+    r"rsync|vanish|error|warn|fail|can ?not|could not|skip|denied|invalid", re.IGNORECASE
+)
+
+
 def worth_showing(printed: bytes) -> List[str]:
     """The lines worth showing of what rsync and ssh wrote to standard error, else all."""
     lines = [shown(line.strip()) for line in printed.splitlines() if line.strip()]
     return [line for line in lines if not _NOISE.match(line)] or lines
+
+
+def without_greeting(complaints: List[str]) -> List[str]:
+    """What was complained of without what a login printed before, where that can be told apart."""
+    for place, line in enumerate(complaints):
+        if _TROUBLE.search(line):
+            return complaints[place:]
+    return complaints
 
 
 def why_not(complaints: List[str]) -> str:
@@ -33,6 +47,11 @@ def only_vanished(complaints: List[str]) -> bool:
 def has_vanished(complaint: str) -> bool:
     """Whether the complaint is that a file is not there, or no more."""
     return _VANISHED.search(complaint) is not None
+
+
+def is_of_rsync(complaint: str) -> bool:
+    """Whether rsync itself complains, and not of a file that is not there."""
+    return complaint.startswith("rsync: ") and not has_vanished(complaint)
 
 
 def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Trouble:

@@ -10,7 +10,13 @@ import threading
 from typing import IO, Callable, Iterable, List, NamedTuple, Optional, Set, Tuple, TypeVar
 
 from ontpush.engine.children import Child
-from ontpush.engine.complaints import only_vanished, trouble_of, why_not, worth_showing
+from ontpush.engine.complaints import (
+    only_vanished,
+    trouble_of,
+    why_not,
+    without_greeting,
+    worth_showing,
+)
 from ontpush.engine.transport import Transport, command_line, environment
 from ontpush.facts.names import from_rsync, human_time, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, unwritable
@@ -95,7 +101,8 @@ class Call:
     def finish(self) -> Tuple[bool, List[str]]:
         """Wait for the end: whether all that is still there went, and what rsync complained of.
 
-        Trouble where the call failed as a whole.
+        Where all went, what was printed is what a login prints. Trouble where the call failed as
+        a whole.
         """
         self._read_all.wait()
         if self._fault:
@@ -111,8 +118,10 @@ class Call:
             )
         if code not in (0, 23, 24):
             raise trouble_of(self._transport, code, complaints)
-        harmless = only_vanished(complaints) and len(said) < _MOST_SAID
-        return code == 0 or harmless, complaints
+        if code == 0:
+            return True, []
+        complaints = without_greeting(complaints)
+        return only_vanished(complaints) and len(said) < _MOST_SAID, complaints
 
 
 def _temporary(parts: Iterable[bytes]) -> IO[bytes]:

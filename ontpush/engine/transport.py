@@ -106,10 +106,10 @@ def command_line(
     """The call of rsync that sends what is named on its standard input, or what flags select.
 
     What is fetched comes from a host that is trusted with its own runs alone: no links, and no
-    programs with rights of ours.
+    modes of a stranger's. New files have those that this user's umask gives.
     """
     if transport.fetches:
-        command = ["rsync", "-pt", "--chmod=Du+rwx,Fu+rw,ug-s"]
+        command = ["rsync", "-t", "--chmod=D777,F666"]
     else:
         # Directories there are the cluster's own: a link to one is followed, a file not replaced.
         command = ["rsync", "-lpt", "--no-implied-dirs"]
@@ -123,6 +123,8 @@ def command_line(
     if transport.destination.host is not None:
         command += ["-e", " ".join(_quoted(part) for part in transport.ssh_command())]
     command += transport.flags
+    if transport.fetches:
+        command += ["--no-perms", "--no-links", "--no-D"]
     command += own_flags
     # With --partial a file that was broken off would stand there under its own name; with
     # --hard-links not every name would be told.
