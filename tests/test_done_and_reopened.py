@@ -363,6 +363,46 @@ def test_a_run_with_rsync_skip_is_left_alone_and_its_first_line_is_the_reason(
     assert {path.name for path in arrived.iterdir()} == {".ontpush"}
 
 
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_that_is_skipped_while_a_tick_is_at_work_is_not_marked_done(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, call: int, moment: str
+) -> None:
+    run.write_all()
+    count = program.home / "count"
+    counted = f"echo >>{count}; " if moment == "before" else ""
+    skip = f"[ $(wc -l <{count}) = {call} ] && echo broken >{run.path}/rsync.skip"
+    program.wrap_rsync(**{"before": f"echo >>{count}", moment: counted + skip})
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["error"]) == ("skipped", None)
+    there = arrived / run.path.relative_to(data)
+    assert not (run.path / "rsync.done").exists()
+    assert not (there / "rsync.done").exists()
+    program.wrap_rsync()
+    assert program.run("retry", run.path).is_silent
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert is_done(there)
+
+
+def test_nothing_more_of_a_run_is_sent_once_it_is_skipped(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    program.pushed(data, arrived)
+    changed = run.sequencing_summary
+    with changed.open("a") as file:
+        file.write("more\n")
+    late = run.late_file("pod5_pass/late.pod5")
+    program.wrap_rsync(before=f"echo broken >{run.path}/rsync.skip")
+    (state,) = program.pushed(data, arrived).values()
+    there = arrived / run.path.relative_to(data)
+    assert state["state"] == "skipped"
+    assert not (there / "pod5_pass" / late.name).exists()
+    assert coreutils_agree(there)
+
+
 def test_retry_takes_a_directory_back_that_says_skip(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

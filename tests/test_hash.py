@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_hash_takes_several_runs_and_with_all_every_run_below_a_directory(
     assert program.run("hash", "--no-sidecars", "--all", data).is_silent
     assert all(coreutils_agree(run) for run in runs)
     assert not (skipped / "md5sum").exists()
+
+
+def test_a_run_that_is_skipped_while_it_is_hashed_gets_no_roll_up(
+    program: Program, run: SimulatedRun, data: Path
+) -> None:
+    run.write_all()
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\n_readv = os.readv\ndef readv(*words):\n"
+        f"    open({str(run.path / 'rsync.skip')!r}, 'w').close()\n    return _readv(*words)\n"
+        "os.readv = readv\n"
+    )
+    assert program.run("hash", "--no-sidecars", "--all", data).is_silent
+    assert not (run.path / "md5sum").exists()
+    heartbeat = json.loads((data / ".ontpush" / "lab.json").read_text())
+    assert [each["state"] for each in heartbeat["runs"]] == ["skipped"]
 
 
 def test_hash_all_takes_the_source_of_the_configuration(

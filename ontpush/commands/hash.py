@@ -15,6 +15,7 @@ from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
+from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import take_stock, unreadable_paths
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
@@ -36,6 +37,11 @@ class _Work(NamedTuple):
     progress: Progress
     on_file: OnFile
     source: Optional[bytes]
+
+    def heed_skip(self, run: bytes) -> None:
+        """Skipped, unless it was the user who named the run."""
+        if self.source:
+            heed_skip(run)
 
 
 class _Hashed(NamedTuple):
@@ -75,7 +81,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 source,
             )
             try:
-                hashed = list(_hash_each(work, founds, troubles))
+                hashed = list(_hash_each(work, founds, troubles, skipped))
             finally:
                 progress.end()
             if source:
@@ -116,10 +122,15 @@ def _below(source: bytes, troubles: List[Trouble], skipped: List[bytes]) -> Iter
             yield found
 
 
-def _hash_each(work: _Work, founds: Iterable[Found], troubles: List[Trouble]) -> Iterator[_Hashed]:
+def _hash_each(
+    work: _Work, founds: Iterable[Found], troubles: List[Trouble], skipped: List[bytes]
+) -> Iterator[_Hashed]:
     for found in founds:
         try:
             yield _hash_run(work, found)
+            continue
+        except Skipped:
+            skipped.append(found.path)
             continue
         except RunFailed as error:
             trouble = error
@@ -130,7 +141,7 @@ def _hash_each(work: _Work, founds: Iterable[Found], troubles: List[Trouble]) ->
 
 
 def _hash_run(work: _Work, found: Found) -> _Hashed:
-    """Sums of every settled file of one run, and its roll-up. RunFailed."""
+    """Sums of every settled file of one run, and its roll-up. RunFailed, Skipped."""
     ledger = work.ledger
     with ledger.writing():
         record = ledger.run(found.path) or ledger.add_run(found.path)
@@ -142,7 +153,9 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
     work.progress.begin(found.path, "hashing", record.files, record.bytes)
     trouble = unreadable_paths(look, found.path) if look else []
     for files in slices(ledger.unsummed, record.id):
+        work.heed_skip(found.path)
         trouble += sum_files(ledger, found.path, files, work.how, work.on_file)[1]
+    work.heed_skip(found.path)
     _write_rollup(ledger, record)
     if trouble:
         raise file_trouble(found.path, trouble, "the other files have their sums")

@@ -13,6 +13,7 @@ from ontpush.engine.hashing import FileTrouble, sum_files
 from ontpush.engine.ledger import LINK, THERE, FileRecord
 from ontpush.engine.publish import withdraw
 from ontpush.engine.send import Comparing, Sending
+from ontpush.engine.skipped import heed_skip
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts.times import mtime_ns
 
@@ -32,7 +33,10 @@ class Carried(NamedTuple):
 
 
 def carry(tick: Tick, run: RunInHand) -> Carried:
-    """Send everything of the run that the ledger has as unsent. Trouble of the transport."""
+    """Send everything of the run that the ledger has as unsent. Trouble of the transport.
+
+    Skipped between two calls of rsync.
+    """
     parts = [_prepare(tick, run)]
     parts += [
         _carry_broken_off(tick, run, files) for files in slices(tick.ledger.broken_off, run.id)
@@ -50,11 +54,13 @@ def _prepare(tick: Tick, run: RunInHand) -> Carried:
     ledger = tick.ledger
     trouble: List[FileTrouble] = []
     for files in slices(ledger.changed, run.id):
+        heed_skip(run.path)
         unsummed = [file for file in files if file.md5 is None]
         tick.progress.begin(run.relative, "hashing", *_extent(unsummed))
         trouble += sum_files(ledger, run.path, unsummed, tick.hashing, tick.progress.advance)[1]
     with ledger.writing():
         ledger.settle_adopted(run.id)
+    heed_skip(run.path)
     if ledger.contradicted(run.id):
         withdraw(tick, run)
     return Carried(0, 0, trouble)
@@ -94,6 +100,7 @@ def _carry_fresh(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried
 
 def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: List[str]) -> Carried:
     """Send `files` and take the sums they lack; note what then lies at the destination."""
+    heed_skip(run.path)
     paths = [run.relative + b"/" + file.path for file in files]
     tick.progress.begin(run.relative, "sending", *_extent(files))
     largest = max(file.size for file in files)

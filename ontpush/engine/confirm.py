@@ -6,6 +6,7 @@ from ontpush.engine.carry import slices
 from ontpush.engine.complaints import why_not
 from ontpush.engine.ledger import Totals
 from ontpush.engine.send import Comparing
+from ontpush.engine.skipped import heed_skip
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import RunFailed
@@ -16,13 +17,14 @@ def confirm(tick: Tick, run: RunInHand, totals: Totals) -> List[bytes]:
     """The paths in the run, sorted, that differ at the destination; the roll-up may be one.
 
     Goes through the same write-only key as the files did. RunFailed where rsync could not
-    compare a file, or a flag made it leave something out.
+    compare a file, or a flag made it leave something out. Skipped between two calls of rsync.
     """
     different: List[bytes] = []
     prefix = run.relative + b"/"
     also = [prefix + ROLLUP]
     tick.progress.begin(run.relative, "verifying", totals.files, totals.bytes)
     for files in slices(tick.ledger.all_files, run.id):
+        heed_skip(run.path)
         names = [prefix + file.path for file in files] + also
         also = []
         largest = max(file.size for file in files)

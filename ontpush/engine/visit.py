@@ -22,6 +22,7 @@ from ontpush.engine.publish import install, publish, withdraw_everything
 from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.rotten import rotten_files
+from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import is_due, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
@@ -49,9 +50,14 @@ class Visit:
 
     def go(self) -> None:
         """Bring the run as far as it goes now. Trouble, of this run or of the whole tick."""
-        if words.SKIP_MARK in self._names:
+        try:
+            self._go()
+        except Skipped:
             self._skip()
-            return
+
+    def _go(self) -> None:
+        if words.SKIP_MARK in self._names:
+            raise Skipped
         self._log(words.LOG_SCAN)
         look = self._look_around()
         if self.record.state == words.DONE:
@@ -187,6 +193,7 @@ class Visit:
             )
 
     def _publish(self) -> None:
+        heed_skip(self.run.path)
         ledger = self._tick.ledger
         is_unknown = self.record.rollup is None and ledger.totals(self.run.id).sent_files
         if is_unknown or ledger.rollup_is_stale(self.run.id):
@@ -284,6 +291,7 @@ class Visit:
             "version": __version__,
         }
         lines = mark_lines(now, facts)
+        heed_skip(self.run.path)
         deliver(tick.transport, tick.outbox, self.run.relative + b"/" + words.DONE_MARK, lines)
         try:
             write_whole(os.path.join(self.run.path, words.DONE_MARK), lines)
