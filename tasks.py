@@ -87,12 +87,13 @@ def lint(c: Context, fix: bool = False) -> None:
 @task(
     pre=[lint],
     help={
+        "all": "run all tests on the newest Python, too, not only what that may break",
         "only": "run the tests whose names match this expression (pytest -k)",
         "python": "run the program with this Python instead",
     },
 )
-def test(c: Context, only: str = "", python: str = "") -> None:
-    """Lint, then run all tests, on Python 3.6 and on the newest here, and the fleet's.
+def test(c: Context, all: bool = False, only: str = "", python: str = "") -> None:
+    """Lint, then run all tests on Python 3.6, on the newest here what that may break, the fleet's.
 
     With --only or --python, the fleet's are left out: ./inv fleet runs them alone.
     """
@@ -100,7 +101,11 @@ def test(c: Context, only: str = "", python: str = "") -> None:
     need(c, SLURM_PROGRAMS)
     # The fleet's tests mostly wait for cron: the others run meanwhile.
     with beside([] if only or python else fleet_command(c, "")) as of_fleet:
-        codes = [run_tests(c, version, path, only) for version, path in hosts.items()]
+        oldest = min(hosts)
+        codes = [
+            run_tests(c, version, path, only, newest_only=version > oldest and not (all or only))
+            for version, path in hosts.items()
+        ]
         codes.append(of_fleet())
     finish(max(codes))
 
@@ -297,11 +302,12 @@ def words(flags: str) -> list[str]:
         raise Exit(f"--flags {flags}: {error}; quote it as for a shell", 64) from None
 
 
-def run_tests(c: Context, version: Version, python: str, only: str) -> int:
-    """Run every test with the program on one Python; return pytest's exit code."""
+def run_tests(c: Context, version: Version, python: str, only: str, *, newest_only: bool) -> int:
+    """Run the tests with the program on one Python; return pytest's exit code."""
     print(f"\nThe program on Python {dotted(version)}, {python}:", flush=True)
     # With "=": pytest does not know this option yet when it looks for paths among its arguments.
     selection = [f"--host-python={python}", *["-k", only] * bool(only)]
+    selection += ["-m", "newest"] * newest_only
     # Half of the time they wait: for rsync, sshd, Slurm.
     workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
     return run(c, PYTHON, "-m", "pytest", f"-n{workers}", "--ignore=tests/fleet", *selection)

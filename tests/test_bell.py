@@ -126,6 +126,7 @@ def local(program: Program, monitor: Program, run: SimulatedRun, gridion: Path) 
 
 
 @pytest.mark.parametrize("which", ["pair", "old_pair", "local"])
+@pytest.mark.newest
 def test_a_bit_turned_after_done_is_mended_by_two_ticks_and_told(
     which: str, request: pytest.FixtureRequest, mailbox: Mailbox
 ) -> None:

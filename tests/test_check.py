@@ -10,6 +10,8 @@ from tests.lab.cluster import Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import Program, Ran
 
+pytestmark = pytest.mark.newest
+
 CRON = "echo '*/5 * * * * ontpush push'"
 
 

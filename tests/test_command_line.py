@@ -13,6 +13,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import CHECKOUT, Program, mark
 
+pytestmark = pytest.mark.newest
+
 COMMANDS = ["push", "hash", "status", "verify", "check", "skip", "retry"]
 
 

@@ -12,6 +12,8 @@ import yaml
 from tests.lab.minknow import SimulatedRun
 from tests.program import Program, Ran, is_done, mark
 
+pytestmark = pytest.mark.newest
+
 NO_YAML = "raise ImportError('no yaml here')\n"
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun
 from tests.program import RSYNC, Program, is_done
 
+pytestmark = pytest.mark.newest
+
 NICE_NOW = os.getpriority(os.PRIO_PROCESS, 0)
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age, snapshot
 from tests.program import Program, coreutils_agree, is_done, md5, rollup
 
+pytestmark = pytest.mark.newest
+
 
 def test_hash_writes_the_roll_up_and_a_sidecar_beside_each_file(
     program: Program, run: SimulatedRun

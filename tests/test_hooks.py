@@ -19,6 +19,8 @@ from tests.program import Program, is_verified, turn_a_bit, wait_for
 from tests.test_monitor import beat, heartbeat, outputs, ticked
 from tests.test_verdicts import kinds, mark_anew
 
+pytestmark = pytest.mark.newest
+
 HOUR = 3600
 # Whoever calls the function finds the disk of the state full.
 FULL = """\

@@ -14,6 +14,8 @@ from tests.lab.cluster import Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import RSYNC, Program, coreutils_agree, is_done, mark, md5, wait_for
 
+pytestmark = pytest.mark.newest
+
 BIG = 6_000_000
 SLOW = ("--bwlimit", "2m")
 

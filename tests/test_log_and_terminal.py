@@ -13,6 +13,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun
 from tests.program import PATIENCE, Program, events, is_done
 
+pytestmark = pytest.mark.newest
+
 
 def on_a_terminal(program: Program, *arguments: str | Path) -> tuple[int, str]:
     """Run the program with a terminal as standard output and error: exit code and what it drew."""

@@ -51,6 +51,7 @@ def done_run(name: str, rollup: str = "0" * 32) -> dict[str, object]:
 # -- verifying ----------------------------------------------------------------------------
 
 
+@pytest.mark.newest
 def test_a_done_run_is_verified_marked_and_told(
     monitor: Program, pushed: Path, run: SimulatedRun, mailbox: Mailbox
 ) -> None:

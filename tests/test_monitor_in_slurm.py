@@ -50,6 +50,7 @@ def push_runs(program: Program, data: Path, gridion: Path, count: int) -> list[P
     return [gridion / run.path.relative_to(data) for run in runs]
 
 
+@pytest.mark.newest
 def test_more_runs_than_slots_are_all_verified_by_jobs(
     monitor: Program, program: Program, data: Path, gridion: Path, slurm: Slurm, mailbox: Mailbox
 ) -> None:

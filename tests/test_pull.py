@@ -86,6 +86,7 @@ def done(program: Program, run: SimulatedRun, login: Program, there: Path) -> Pa
     return there
 
 
+@pytest.mark.newest
 def test_a_run_comes_over_byte_for_byte_and_is_done(
     done: Path, run: SimulatedRun, root: Path, login: Program
 ) -> None:

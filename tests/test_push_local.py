@@ -10,6 +10,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age, snapshot
 from tests.program import Program, coreutils_agree, is_done, mark, rollup
 
+pytestmark = pytest.mark.newest
+
 
 def looks(directory: Path) -> dict[Path, tuple[int, int, int]]:
     """Inode, size and time of everything below a directory but the heartbeat."""

@@ -14,6 +14,8 @@ from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import Program, coreutils_agree, is_done
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture(scope="module")
 def older_cluster(older: OldRsync) -> Iterator[Cluster]:

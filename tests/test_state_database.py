@@ -13,6 +13,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age, snapshot
 from tests.program import Program, is_done, mark
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture
 def done(program: Program, run: SimulatedRun, data: Path, arrived: Path) -> Path:

@@ -13,6 +13,8 @@ import pytest
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import Program, wait_for
 
+pytestmark = pytest.mark.newest
+
 
 def test_status_before_any_tick_is_empty_and_writes_nothing(program: Program) -> None:
     ran = program.run("status", "--json")

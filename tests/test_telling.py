@@ -21,6 +21,8 @@ from tests.lab.small_disk import SmallDisk
 from tests.program import Program, Ran, wait_for
 from tests.test_monitor import HOUR, beat, ticked
 
+pytestmark = pytest.mark.newest
+
 MIB = 1 << 20
 
 

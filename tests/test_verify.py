@@ -11,6 +11,8 @@ from tests.lab.deep import DEPTH, deep_directory
 from tests.lab.minknow import SimulatedRun
 from tests.program import Program, Ran, turn_a_bit
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture
 def sent(program: Program, data: Path, arrived: Path) -> Path:
