@@ -316,6 +316,49 @@ def test_stall_hours_can_be_set(
     assert state["state"] == "stalled"
 
 
+def test_a_data_file_that_grows_in_place_is_sent_by_the_next_tick(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    age(run.path, 600)
+    growing = next(run.path.glob("pod5_pass/*"))
+    for _ in range(3):
+        program.pushed(data, arrived)
+        with growing.open("a") as file:
+            file.write("more")
+        (state,) = program.pushed(data, arrived).values()
+        there = arrived / run.path.relative_to(data)
+        assert (state["state"], state["sent_files"]) == ("waiting", 1)
+        assert (there / growing.relative_to(run.path)).read_bytes() == growing.read_bytes()
+        assert coreutils_agree(there)
+
+
+def test_a_run_in_which_an_old_data_file_grows_in_place_has_not_stalled(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    run = SimulatedRun(data, folders=["pod5_pass"], files=12)
+    for _ in run.reads():
+        pass
+    age(run.path, 600)
+    program.pushed(data, arrived)
+    growing = min(run.path.glob("pod5_pass/*"))
+    with growing.open("a") as file:
+        file.write("more")
+    age(growing, DAY)
+    program.put_clock_forward(DAY - 3600)
+    program.pushed(data, arrived)
+    program.put_clock_forward(DAY + 60)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "waiting"
+    there = arrived / run.path.relative_to(data)
+    assert (there / growing.relative_to(run.path)).read_bytes() == growing.read_bytes()
+    assert program.told("STALL") == []
+    program.put_clock_forward(2 * DAY + 120)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "stalled"
+
+
 def test_a_stalled_run_goes_on_when_it_goes_on(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

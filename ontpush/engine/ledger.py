@@ -249,6 +249,14 @@ class Ledger:
         """Remember what a directory looked like before it was read."""
         self._database.execute("UPDATE directories SET token = ? WHERE id = ?", (token, directory))
 
+    def watch_no_files(self, run: int) -> None:
+        """Of each directory of the run remember its own time alone, the first 8 bytes."""
+        self._database.execute(
+            "UPDATE directories SET token = substr(token, 1, 8)"
+            " WHERE run = ? AND path != x'' AND length(token) > 8",
+            (run,),
+        )
+
     def known_in(self, directory: int, after: bytes, limit: int) -> List[Known]:
         """The next `limit` files of a directory, by name."""
         rows = self._database.execute(

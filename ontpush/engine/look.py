@@ -1,7 +1,8 @@
 """Looks at what is in a run and tells the ledger what is new, changed, incomplete or gone.
 
-A quick look reads only what a directory's own times and the files directly in the run show
-to have changed. A full look asks every file: only that can see one that grows in place.
+A quick look reads only what shows a change: the time of a directory, the files directly in the
+run, and in each directory of a run that is not done the few files that were written last, because
+one of those may grow in place. A full look asks every file.
 """
 
 import errno
@@ -12,6 +13,7 @@ import stat
 import struct
 import time
 from bisect import bisect_left, bisect_right
+from heapq import nlargest
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
@@ -22,6 +24,9 @@ from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
 
 Tokens = Dict[bytes, Optional[bytes]]
 _PAGE = 2000
+# So many files of each directory, the newest, are asked at every look.
+_WATCHED = 8
+_TIME = struct.Struct("<q")
 # A file system may keep times as coarse as this: a directory changed so recently may
 # change again without a new time.
 _COARSEST_TIME_NS = 2 * 10**9
@@ -83,7 +88,11 @@ def _entry_token(entry: "os.DirEntry[bytes]") -> bytes:
         found = entry.stat(follow_symlinks=False)
     except OSError:
         return entry.name
-    return b"%s/%d %d" % (entry.name, found.st_size, mtime_ns(found))
+    return _file_token(entry.name, found)
+
+
+def _file_token(name: bytes, found: os.stat_result) -> bytes:
+    return b"%s/%d %d" % (name, found.st_size, mtime_ns(found))
 
 
 def _directory_token(path: bytes) -> Optional[bytes]:
@@ -95,23 +104,46 @@ def _directory_token(path: bytes) -> Optional[bytes]:
         return GONE
     if time.time() * 10**9 - mtime_ns(found) < _COARSEST_TIME_NS:
         return None
-    return struct.pack("<q", mtime_ns(found))
+    return _TIME.pack(mtime_ns(found))
+
+
+def _token_now(path: bytes, before: bytes) -> Optional[bytes]:
+    """How a directory looks now, and in it the files that its token from `before` watches."""
+    token = _directory_token(path)
+    if not token or len(before) <= _TIME.size:
+        return token
+    watched = before[_TIME.size :].split(b"\0")
+    return token + b"\0".join(_watch(path, each[: each.index(b"/")]) for each in watched)
+
+
+def _watch(directory: bytes, name: bytes) -> bytes:
+    try:
+        return _file_token(name, os.lstat(directory + b"/" + name))
+    except OSError:
+        return name
 
 
 def changed_directories(run: bytes, token_of_run: bytes, known: Tokens) -> List[bytes]:
     """The directories of a run that look other than the ledger remembers."""
     changed = [] if known.get(b"") == token_of_run else [b""]
     for path, token in known.items():
-        if path and (token is None or token != _directory_token(run + b"/" + path[:-1])):
+        if path and (token is None or token != _token_now(run + b"/" + path[:-1], token)):
             changed.append(path)
     return changed
 
 
 class Looker:
-    """One look at one run. `now` in seconds since the epoch decides what has settled."""
+    """One look at one run. `now` in seconds since the epoch decides what has settled.
 
-    def __init__(self, ledger: Ledger, run_id: int, run: bytes, rules: Rules, now: float) -> None:
+    Where it is to `watch` the run, later looks ask the newest files of each directory one by one.
+    """
+
+    def __init__(
+        self, ledger: Ledger, run_id: int, run: bytes, rules: Rules, now: float, watch: bool
+    ) -> None:
         self._ledger = ledger
+        self._watch = watch
+        self._newest: List[Tuple[int, bytes]] = []
         self._run_id = run_id
         self._run = run
         self._rules = rules
@@ -179,8 +211,11 @@ class Looker:
             return self._known_below(path)
         directory = self._ledger.directory(self._run_id, path)
         unclear_before = self._unclear()
+        self._newest = []
         self._compare(directory, full_path, self._files_among(path, names))
         settled = self._unclear() == unclear_before
+        if token and path and self._watch:
+            token += b"\0".join(each for _, each in self._newest)
         self._ledger.set_token(directory, token if settled else None)
         return [path + name + b"/" for name in below if not self._rules.excluded(path + name)]
 
@@ -211,6 +246,7 @@ class Looker:
         self, directory: int, full_path: bytes, page: List[Known], names: List[bytes]
     ) -> None:
         known = {file.name: file for file in page}
+        newest = self._newest
         new: List[Taken] = []
         changed: List[Taken] = []
         put_back = []
@@ -227,6 +263,7 @@ class Looker:
                 continue
             size = found.st_size if stat.S_ISREG(found.st_mode) else 0
             self._newest_ns = max(self._newest_ns, self._changed_ns(found))
+            newest.append((mtime_ns(found), _file_token(name, found)))
             if (size, mtime_ns(found)) == (file.size, file.mtime_ns):
                 continue
             if not self._settled(found):
@@ -240,6 +277,7 @@ class Looker:
             if len(new) == _PAGE:
                 self._take(directory, new, [])
                 new = []
+        self._newest = nlargest(_WATCHED, newest)
         put_back.extend(file.name for file in known.values() if file.size is not None)
         self._take(directory, new, changed)
         if put_back:

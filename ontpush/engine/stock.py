@@ -9,7 +9,7 @@ from ontpush.engine.find import Found
 from ontpush.engine.ledger import Ledger, RunRecord
 from ontpush.engine.look import Look, Looker, Rules, Tokens, changed_directories, run_token
 from ontpush.facts.times import mtime_ns
-from ontpush.facts.words import DONE, SENDING, STALLED, WAITING
+from ontpush.facts.words import DONE, NEW, SENDING, STALLED, WAITING
 
 _DAY = 86400
 _AT_REST = (WAITING, STALLED, DONE)
@@ -32,7 +32,7 @@ def take_stock(
         wakes = look.changed or (look.gone and record.state != DONE)
         new = record._replace(
             state=SENDING if wakes and record.state in _AT_REST else record.state,
-            changed_ns=_newest(look, record) or _when_made(found),
+            changed_ns=_last_change(look, record, found),
             looked_at=int(time.time()) if full else record.looked_at,
             files=totals.files,
             bytes=totals.bytes,
@@ -52,19 +52,22 @@ def _look(
     known: Tokens,
     only: Optional[List[bytes]],
 ) -> Look:
-    looker = Looker(ledger, record.id, found.path, rules, time.time())
+    is_watched = record.state != DONE
+    looker = Looker(ledger, record.id, found.path, rules, time.time(), is_watched)
     return looker.look(run_token(found.entries), known, only)
 
 
-def _newest(look: Look, record: RunRecord) -> int:
-    """The newest time of change seen; one that a wrong clock put into the future is forgotten."""
-    before = record.changed_ns if record.changed_ns <= time.time() * 10**9 else 0
-    return max(look.newest_ns, before)
+def _last_change(look: Look, record: RunRecord, found: Found) -> int:
+    """When something in the run changed last: as its times tell, and then as this host saw it.
 
-
-def _when_made(found: Found) -> int:
-    """For a run without a file: when its directory was last touched."""
-    return mtime_ns(os.lstat(found.path))
+    In nanoseconds since the epoch, by this host's clock and never after now: a time that a wrong
+    clock put into the future counts from now on.
+    """
+    now = int(time.time() * 10**9)
+    if record.state == NEW:
+        # Without a file: when its directory was last touched.
+        return min(now, look.newest_ns or mtime_ns(os.lstat(found.path)))
+    return now if look.changed else min(now, record.changed_ns)
 
 
 def is_due(record: RunRecord) -> bool:
@@ -76,6 +79,11 @@ def is_due(record: RunRecord) -> bool:
     own_second = zlib.crc32(record.path) % _DAY
     last_due = (now - own_second) // _DAY * _DAY + own_second
     return not last_due <= record.looked_at <= now
+
+
+def stalls(record: RunRecord, stall_seconds: float) -> bool:
+    """Whether nothing is known to have changed in the run for so long."""
+    return time.time() - record.changed_ns / 10**9 >= stall_seconds
 
 
 def unreadable_paths(look: Look, run: bytes) -> List[Tuple[bytes, OSError]]:

@@ -23,7 +23,7 @@ from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.rotten import rotten_files
 from ontpush.engine.skipped import Skipped, heed_skip
-from ontpush.engine.stock import is_due, take_stock, unreadable_paths
+from ontpush.engine.stock import is_due, stalls, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
 from ontpush.facts.names import below, human_size, human_time, plural, shown
@@ -82,10 +82,17 @@ class Visit:
         if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._names:
             self._update(state=words.SENDING)
         unfinished = self.record.state in (words.NEW, words.SENDING, words.FAILED)
-        look = self._take_stock(self._known, full=unfinished or is_due(self.record))
+        full = unfinished or is_due(self.record) or self._seems_to_stall()
+        look = self._take_stock(self._known, full)
         if self.record.state != words.DONE:
             self._take_mark_back(was_done)
         return look
+
+    def _seems_to_stall(self) -> bool:
+        """Whether the run would be called stalled, unless a file grows that nobody watches."""
+        record = self.record
+        may = record.state == words.WAITING and not final_summaries(self._found)
+        return may and stalls(record, self._tick.stall_seconds)
 
     def _first_look(self) -> Optional[Look]:
         """The run is new to the ledger, or goes to another place than before."""
@@ -309,10 +316,10 @@ class Visit:
 
     def _rest_state(self) -> str:
         """What a run is called that has nothing left to send and is not done."""
-        idle = time.time() - self.record.changed_ns / 10**9
-        if final_summaries(self._found) or idle < self._tick.stall_seconds:
+        if final_summaries(self._found) or not stalls(self.record, self._tick.stall_seconds):
             return words.WAITING
         if self.record.state != words.STALLED:
+            idle = time.time() - self.record.changed_ns / 10**9
             self._log(
                 words.LOG_STALL,
                 f"no final summary, and nothing has changed for {human_time(idle)}",
@@ -339,6 +346,9 @@ class Visit:
         record = self.record._replace(**changes)
         if record != self.record:
             self._tick.ledger.update_run(record)
+            if record.state == words.DONE != self.record.state:
+                # A thousand of these may be looked at in each tick.
+                self._tick.ledger.watch_no_files(record.id)
             self.record = record
 
     def note_trouble(self, trouble: Trouble) -> None:
