@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from tests.lab.minknow import SimulatedRun
 from tests.lab.small_disk import SmallDisk
 from tests.program import Program, is_verified, turn_a_bit, wait_for
 from tests.test_monitor import beat, heartbeat, outputs, ticked
-from tests.test_verdicts import kinds, mark_anew
+from tests.test_verdicts import killed_at, kinds, mark_anew
 
 pytestmark = pytest.mark.newest
 
@@ -319,3 +320,106 @@ def test_an_instrument_that_cannot_be_asked_is_told_by_mail_and_once(
     (gridion / ".ontpush" / "again").unlink()
     ticked(monitor)
     assert kinds(mailbox) == ["back to normal, was failed"]
+
+
+# -- in which order -------------------------------------------------------------------------------
+
+# Notes which run each verification is of; that of the run `slow` takes for ever.
+NOTES = """\
+import os
+with open("/proc/self/cmdline", "rb") as file:
+    words = file.read().split(b"\\0")
+if b"verify" in words:
+    with open(os.environ["ONTPUSH_TEST"] + "/order", "ab") as file:
+        file.write(words[-2].split(b"/")[-3] + b"\\n")
+    if {slow!r} in words[-2].split(b"/"):
+        import time
+        time.sleep(600)
+else:
+    import ontpush.cluster.checking as checking
+    _Child = checking.Child
+    def _child(command, nothing, errors, limit, environment):
+        limit = {limit} if {slow!r} in command[-1].split(b"/") else limit
+        return _Child(command, nothing, errors, limit, environment)
+    checking.Child = _child
+"""
+
+
+def send_runs(program: Program, data: Path, gridion: Path, *groups: str) -> list[Path]:
+    """Push a done run of each experiment: where they lie."""
+    runs = [SimulatedRun(data, group=group, files=1) for group in groups]
+    for run in runs:
+        run.write_all()
+    program.pushed(data, gridion)
+    return [gridion / run.path.relative_to(data) for run in runs]
+
+
+def order(monitor: Program) -> list[str]:
+    """Of which runs verifications have begun, by their experiments, since the last call."""
+    path = monitor.home / "order"
+    found = path.read_text().split()
+    path.unlink()
+    return found
+
+
+def test_a_hook_starts_as_soon_as_its_run_is_verified(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    send_runs(program, data, gridion, "a", "b", "c")
+    monitor.settings["on_verified"] = [f"find {gridion} -name rsync.verified | wc -l"]
+    ticked(monitor)
+    assert outputs(monitor) == ["1\n", "2\n", "3\n"]
+    assert len(kinds(mailbox)) == 3
+
+
+def test_many_runs_verified_in_one_tick_are_told_together_though_hooks_follow_each(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    send_runs(program, data, gridion, *"abcdef")
+    monitor.settings["on_verified"] = ["echo started"]
+    ticked(monitor)
+    assert outputs(monitor) == ["started\n"] * 6
+    assert mailbox.subjects() == ["verified: 6 messages"]
+
+
+def test_a_tick_starts_the_hooks_while_another_still_verifies(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["on_verified"] = ["echo started"]
+    killed_at(monitor, "ontpush.cluster.hooks", "run_hooks")
+    with (monitor.state / "work.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ticked(monitor)
+    assert outputs(monitor) == ["started\n"]
+    ticked(monitor)
+    assert outputs(monitor) == ["started\n"]
+
+
+def test_a_run_that_took_too_long_is_read_after_the_others(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    send_runs(program, data, gridion, "a", "b")
+    notes = NOTES.format(slow=b"a", limit=2)
+    (monitor.modules / "sitecustomize.py").write_text(notes)
+    assert monitor.run("monitor").code == 1
+    assert order(monitor) == ["a", "b"]
+    send_runs(program, data, gridion, "c")
+    monitor.settings["silent_minutes"] = 10**6
+    put_forward = f"import time\n_now = time.time\ntime.time = lambda: _now() + {25 * HOUR}\n"
+    (monitor.modules / "sitecustomize.py").write_text(put_forward + notes)
+    assert monitor.run("monitor").code == 1
+    assert order(monitor) == ["c", "a"]
+
+
+def test_a_run_whose_verification_was_broken_off_is_read_after_the_others(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    send_runs(program, data, gridion, "a", "b")
+    (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"a", limit=600))
+    with monitor.started("monitor", *monitor.configured()):
+        wait_for((monitor.home / "order").exists, "no verification begins")
+        monitor.kill_all()
+    assert order(monitor) == ["a"]
+    (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"none", limit=600))
+    ticked(monitor)
+    assert order(monitor) == ["b", "a"]

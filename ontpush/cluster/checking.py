@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from typing import List, Mapping, NamedTuple
+from typing import Iterable, List, Mapping, NamedTuple
 
 import ontpush
 from ontpush.cluster.memory import write_json
@@ -19,12 +19,22 @@ _OUTPUT_KEPT_SECONDS = 400 * 86400
 
 
 class Check(NamedTuple):
-    """A verification to be done: of which run, and where its verdict goes."""
+    """A verification to be done: of which run, and where its verdict goes.
+
+    `since` is when it was due, in seconds since the epoch; `has_failed` whether the last one did.
+    """
 
     instrument: str
     run: str
     path: bytes
     verdict: bytes
+    since: int
+    has_failed: bool
+
+    @property
+    def unfinished(self) -> bytes:
+        """What is printed while it goes on; there also after a tick that was killed."""
+        return self.verdict + b".new"
 
 
 class Checker(NamedTuple):
@@ -74,6 +84,16 @@ def program_environment() -> Mapping[str, str]:
     return dict(environment(), PYTHONPATH=os.pathsep.join(paths))
 
 
+def in_order(due: Iterable[Check]) -> List[Check]:
+    """What has waited longest comes first; what failed, or was broken off, after all others.
+
+    One that takes all the time there is keeps no other from its turn.
+    """
+    return sorted(
+        due, key=lambda each: (each.has_failed or os.path.exists(each.unfinished), each.since)
+    )
+
+
 def verify_here(checker: Checker, check: Check) -> None:
     """Verify one run and leave its verdict; without one, the next tick tries again. Trouble."""
     try:
@@ -85,7 +105,7 @@ def verify_here(checker: Checker, check: Check) -> None:
 
 def _verify_here(checker: Checker, check: Check) -> None:
     os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
-    unfinished = check.verdict + b".new"
+    unfinished = check.unfinished
     command = verify_command(checker, check.path)
     with open(unfinished, "wb") as printed, tempfile.TemporaryFile() as errors:
         with open(os.devnull, "rb") as nothing:

@@ -53,9 +53,10 @@ from ontpush.facts.words import (
 )
 
 
-def look(watch: Watch) -> Sight:
+def look(watch: Watch, telling: bool = True) -> Sight:
     """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock.
 
+    What is new is told by the next look that is `telling`.
     OutOfReach, and nothing is changed, where the disk of the root is not there.
     """
     slurm = Slurm(watch.checker, watch.slurm, watch.log) if watch.slurm else None
@@ -79,7 +80,8 @@ def look(watch: Watch) -> Sight:
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
     conditions += _own_disks(watch)
-    announce(watch, sight, conditions, unsure)
+    if telling:
+        announce(watch, sight, conditions, unsure)
     return sight
 
 
@@ -149,7 +151,9 @@ def _go_on(
             place = instrument.name.encode() + b"/" + where
             watch.log.event(LOG_WARN, place, f"{verdict.error}; it is tried again")
         return after
-    check = Check(instrument.name, run, os.path.join(instrument.base, where), path)
+    has_failed = bool(standing.error or standing.tries)
+    full_path = os.path.join(instrument.base, where)
+    check = Check(instrument.name, run, full_path, path, standing.since, has_failed)
     if sight.slurm:
         return sight.slurm.follow(check, standing)
     sight.due.append(check)

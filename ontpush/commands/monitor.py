@@ -1,11 +1,12 @@
 """`monitor`: one tick on the cluster: verify what arrived, notice what is wrong, tell people."""
 
+import contextlib
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ontpush.cluster.checking import clear_away, make_checker, verify_here
+from ontpush.cluster.checking import clear_away, in_order, make_checker, verify_here
 from ontpush.cluster.conditions import Limits
-from ontpush.cluster.hooks import Hooks, run_hooks
+from ontpush.cluster.hooks import Hooks, all_ended, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
 from ontpush.cluster.sight import Settled, Sight, Watch
@@ -49,38 +50,49 @@ def monitor(
             log,
         )
         sight = look(watch)
-    try:
-        with only_one(state, b"work.lock"):
-            sight = _work(watch, sight)
-    except AtWork:
-        pass  # another tick verifies, and looks again when it has
+    if _follow(watch, sight):
+        sight = _look_again(watch, sight)
+    with contextlib.suppress(AtWork), only_one(state, b"work.lock"):
+        # Another tick that verifies looks again when it has.
+        sight = _work(watch, sight)
     return _result(sight, log)
 
 
 def _work(watch: Watch, sight: Sight) -> Sight:
-    """Verify run after run, and look again in between, so that nobody waits; then the hooks."""
+    """Verify run after run, and look again in between, so that nobody waits."""
     clear_away(watch.memory.directory)
-    looked_at = time.monotonic()
-    for check in sight.due:
+    due, looked_at = in_order(sight.due), time.monotonic()
+    for check in due:
         verify_here(watch.checker, check)
         if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
             sight = _look_again(watch, sight)
             looked_at = time.monotonic()
-    if sight.due:
-        sight = _look_again(watch, sight)
-    if sight.hooks:
-        run_hooks(watch.hooks, sight.hooks)
-        sight = _look_again(watch, sight)
-    return sight
+        elif watch.hooks.commands:
+            # Told later: a letter for each run would bury its reader.
+            sight = _look_again(watch, sight, telling=False)
+        _follow(watch, sight)
+    return _look_again(watch, sight) if due else sight
 
 
-def _look_again(watch: Watch, before: Sight) -> Sight:
+def _follow(watch: Watch, sight: Sight) -> bool:
+    """Start what is to follow the runs that are verified by now, unless another tick does.
+
+    Whether anything was started, or may have been.
+    """
+    due = [hook for hook in sight.hooks if not all_ended([hook])]
+    if due:
+        with contextlib.suppress(AtWork), only_one(watch.memory.directory, b"hooks.lock"):
+            run_hooks(watch.hooks, due)
+    return bool(due)
+
+
+def _look_again(watch: Watch, before: Sight, telling: bool = True) -> Sight:
     """What is to be seen now, with all that ended and went wrong before in this tick.
 
     What stays wrong is told by every look, and a tick may last for days.
     """
     with only_one(watch.memory.directory, b"monitor.lock", wait=True):
-        now = look(watch)
+        now = look(watch, telling)
     known = {(each.message, each.run) for each in before.troubles}
     new = [each for each in now.troubles if (each.message, each.run) not in known]
     return now._replace(settled=before.settled + now.settled, troubles=before.troubles + new)
