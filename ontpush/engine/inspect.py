@@ -4,17 +4,17 @@ Sizes are held against what the ledger remembers, missing and extra files come o
 and only what is left is read: once, for both kinds of sum.
 """
 
-import contextlib
 import csv
 import io
 import os
 import re
 import stat
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.look import is_ours, names_in
 from ontpush.engine.mark import md5_of_rollup
-from ontpush.engine.rollup import BadLine, read_rollup
+from ontpush.engine.rollup import BadLine, Listed, read_rollup
+from ontpush.engine.scratch import Scratch
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
@@ -48,16 +48,19 @@ class Inspection(NamedTuple):
     rollup: str
 
 
-# What a file of the roll-up has to be: 16 bytes of MD5, then, where MinKNOW gave it, the SHA-256.
-# Nothing stands for a file that the walk has come by.
-_Sums = Dict[bytes, bytes]
-_MD5_BYTES = 16
-_SEEN = b""
+# What a file has to be: 16 bytes of MD5, and where they are known its SHA-256 and its size.
+_LISTED = """
+CREATE TABLE listed (path BLOB PRIMARY KEY, md5 BLOB, sha256 BLOB NOT NULL DEFAULT x'',
+    size INTEGER, seen INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID
+"""
+_PAGE = 500
 
 
 class _Expected(NamedTuple):
     path: bytes
-    sums: bytes
+    md5: bytes
+    sha256: bytes
+    size: Optional[int]
 
 
 def inspect_run(
@@ -72,10 +75,24 @@ def inspect_run(
     RunFailed where there is no roll-up to check against, it is no roll-up, or it has changed
     meanwhile. OSError where a directory cannot be read.
     """
+    with Scratch(_LISTED) as listed:
+        return _inspect(run, jobs, excluded, remembered, on_file, listed)
+
+
+def _inspect(
+    run: bytes,
+    jobs: int,
+    excluded: Callable[[bytes], bool],
+    remembered: Iterable[Remembered],
+    on_file: Callable[[int, int], None],
+    listed: Scratch,
+) -> Inspection:
     rollup = md5_of_rollup(run)
-    sums = _listed(run)
-    with_sha256 = _add_minknow_sums(run, sums)
-    walk = _Walk(run, excluded, sums, _of_other_size(run, sums, remembered))
+    _read_rollup(run, listed)
+    with_sha256 = _add_minknow_sums(run, listed)
+    known = "UPDATE listed SET size = ? WHERE path = ? AND md5 = ?"
+    listed.change(known, ((size, path, md5) for path, md5, size in remembered))
+    walk = _Walk(run, excluded, listed)
     bad: List[Bad] = []
     changed: List[Task] = []
     for batch in take_sums(walk.tasks(), jobs, with_sha256):
@@ -89,16 +106,27 @@ def inspect_run(
     if rollup is None or md5_of_rollup(run) != rollup:
         raise RunFailed("md5sum changed while the run was verified: verify it again", run)
     bad += walk.bad
-    bad += [Bad(path, "missing") for path, expected in sums.items() if expected != _SEEN]
+    missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
+    bad += [Bad(path, "missing") for (path,) in listed.ordered(missing)]
     return Inspection(walk.files, walk.bytes, sorted(bad), rollup)
 
 
-def _listed(run: bytes) -> _Sums:
-    sums: _Sums = {}
+def _read_rollup(run: bytes, listed: Scratch) -> None:
+    path = os.path.join(run, ROLLUP)
+    lines = 0
+
+    def counted() -> Iterator[Listed]:
+        nonlocal lines
+        for line in read_rollup(path):
+            lines += 1
+            yield line
+
     try:
-        for path, md5 in read_rollup(os.path.join(run, ROLLUP)):
-            if sums.setdefault(path, md5) != md5:
-                raise RunFailed(f"md5sum is damaged: two sums for {shown(path)}", run)
+        if (
+            listed.change("INSERT OR IGNORE INTO listed (path, md5) VALUES (?, ?)", counted())
+            < lines
+        ):
+            _refuse_two_sums(run, listed)
     except FileNotFoundError as error:
         raise RunFailed(
             "there is no roll-up (md5sum) to verify against: has it been hashed?", run
@@ -107,30 +135,22 @@ def _listed(run: bytes) -> _Sums:
         raise RunFailed(f"md5sum cannot be read: {error.strerror}", run) from error
     except BadLine as error:
         raise RunFailed(f"md5sum is damaged: {error}", run) from error
-    return sums
 
 
-def _of_other_size(run: bytes, sums: _Sums, remembered: Iterable[Remembered]) -> Set[bytes]:
-    """The files that had their sum, but not their size, when the ledger saw them last."""
-    other: Set[bytes] = set()
-    for path, md5, size in remembered:
-        if sums.get(path, _SEEN)[:_MD5_BYTES] == md5:
-            with contextlib.suppress(OSError):  # the walk finds what is wrong
-                if os.lstat(os.path.join(run, path)).st_size != size:
-                    other.add(path)
-    return other
+def _refuse_two_sums(run: bytes, listed: Scratch) -> None:
+    """RunFailed where a file that is listed more than once has not always the same sum."""
+    for path, md5 in read_rollup(os.path.join(run, ROLLUP)):
+        if listed.rows("SELECT 1 FROM listed WHERE path = ? AND md5 <> ?", (path, md5)):
+            raise RunFailed(f"md5sum is damaged: two sums for {shown(path)}", run)
 
 
 class _Walk:
     """One walk through a run, file by file as they are to be read: a run may have very many."""
 
-    def __init__(
-        self, run: bytes, excluded: Callable[[bytes], bool], sums: _Sums, of_other_size: Set[bytes]
-    ) -> None:
+    def __init__(self, run: bytes, excluded: Callable[[bytes], bool], listed: Scratch) -> None:
         self._run = run
         self._excluded = excluded
-        self._sums = sums
-        self._of_other_size = of_other_size
+        self._listed = listed
         self.bad: List[Bad] = []
         self.files = 0
         self.bytes = 0
@@ -141,17 +161,36 @@ class _Walk:
         while waiting:
             directory = waiting.pop()
             names, below = names_in(os.path.join(self._run, directory))
-            for name in names:
-                path = directory + name
-                # What the roll-up lists is no sidecar, whatever lies beside it here.
-                is_of_run = path in self._sums or not is_ours(directory, name, names)
-                if is_of_run and not self._excluded(path):
-                    yield from self._task(path)
+            for start in range(0, len(names), _PAGE):
+                yield from self._page(directory, names[start : start + _PAGE], names)
             waiting += [
                 directory + name + b"/" for name in below if not self._excluded(directory + name)
             ]
 
-    def _task(self, path: bytes) -> Iterator[Task]:
+    def _page(self, directory: bytes, part: List[bytes], names: List[bytes]) -> List[Task]:
+        expected = self._expected(directory + name for name in part)
+        seen: List[bytes] = []
+        tasks: List[Task] = []
+        for name in part:
+            path = directory + name
+            # What the roll-up lists is no sidecar, whatever lies beside it here.
+            is_of_run = path in expected or not is_ours(directory, name, names)
+            if is_of_run and not self._excluded(path):
+                tasks += self._task(path, expected.get(path), seen)
+        self._listed.change("UPDATE listed SET seen = 1 WHERE path = ?", ((path,) for path in seen))
+        return tasks
+
+    def _expected(self, paths: Iterable[bytes]) -> Dict[bytes, _Expected]:
+        """What is listed of some paths."""
+        wanted = list(paths)
+        marks = ", ".join("?" * len(wanted))
+        select = f"SELECT path, md5, sha256, size FROM listed WHERE path IN ({marks})"  # noqa: S608
+        found = self._listed.rows(select, wanted)
+        return {row[0]: _Expected(*row) for row in found}
+
+    def _task(
+        self, path: bytes, expected: Optional[_Expected], seen: List[bytes]
+    ) -> Iterator[Task]:
         full_path = os.path.join(self._run, path)
         try:
             found = os.lstat(full_path)
@@ -159,27 +198,28 @@ class _Walk:
             return
         if not stat.S_ISREG(found.st_mode):
             return
-        expected = self._sums.get(path)
         if expected is None:
-            if not _is_broken_off(path, self._sums):
+            if not self._is_broken_off(path):
                 self.bad.append(Bad(path, "extra"))
             return
-        self._sums[path] = _SEEN
-        if path in self._of_other_size or (found.st_size and expected[:_MD5_BYTES] == EMPTY_MD5):
+        seen.append(path)
+        is_empty = expected.md5 == EMPTY_MD5
+        if expected.size not in (None, found.st_size) or (found.st_size and is_empty):
             self.bad.append(Bad(path, "size"))
             return
         self.files += 1
         self.bytes += found.st_size
-        yield Task(_Expected(path, expected), full_path, found.st_size)
+        yield Task(expected, full_path, found.st_size)
+
+    def _is_broken_off(self, path: bytes) -> bool:
+        """Whether this is what rsync had of a listed file when the power failed."""
+        found = _RSYNC_TEMPORARY.match(path)
+        return found is not None and bool(
+            self._expected([(found.group(1) or b"") + found.group(2)])
+        )
 
 
-def _is_broken_off(path: bytes, sums: _Sums) -> bool:
-    """Whether this is what rsync had of a listed file when the power failed: never used again."""
-    found = _RSYNC_TEMPORARY.match(path)
-    return found is not None and (found.group(1) or b"") + found.group(2) in sums
-
-
-def _add_minknow_sums(run: bytes, sums: _Sums) -> bool:
+def _add_minknow_sums(run: bytes, listed: Scratch) -> bool:
     """Add the SHA-256 sums in `output_hash_*.csv`; MinKNOW leaves some out, as of pod5."""
     added = False
     for name in sorted(os.listdir(run)):
@@ -187,10 +227,9 @@ def _add_minknow_sums(run: bytes, sums: _Sums) -> bool:
             continue
         path = os.path.join(run, name)
         try:
-            for where, sha256 in _rows(path):
-                if where in sums:
-                    sums[where] = sums[where][:_MD5_BYTES] + sha256
-                    added = True
+            update = "UPDATE listed SET sha256 = ? WHERE path = ?"
+            if listed.change(update, ((sha256, where) for where, sha256 in _rows(path))):
+                added = True
         except (OSError, ValueError, csv.Error) as error:
             why = getattr(error, "strerror", None) or error
             raise RunFailed(f"{shown(name)} cannot be used: {why}", run) from error
@@ -229,10 +268,10 @@ def _read_again(run: bytes, changed: List[Task], jobs: int, with_sha256: bool) -
 
 
 def _judge(summed: Summed) -> Iterator[Bad]:
-    path, sums = summed.key
+    path, md5, sha256, _ = summed.key
     if isinstance(summed.problem, FileNotFoundError):
         yield Bad(path, "missing")
-    elif summed.problem is not None or summed.md5 != sums[:_MD5_BYTES]:
+    elif summed.problem is not None or summed.md5 != md5:
         yield Bad(path, "md5")
-    elif summed.sha256 != sums[_MD5_BYTES:] and len(sums) > _MD5_BYTES:
+    elif sha256 and summed.sha256 != sha256:
         yield Bad(path, "sha256")
