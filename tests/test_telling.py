@@ -340,22 +340,16 @@ def test_who_is_named_twice_is_told_once_of_all_kinds_named(
 
 
 @contextlib.contextmanager
-def small_disk(monitor: Program) -> Iterator[Path]:
-    """The state directory on a disk of one MiB of its own, as this test sees it."""
+def small_disk(monitor: Program) -> Iterator[SmallDisk]:
+    """The state directory on a disk of one MiB of its own."""
     monitor.state.mkdir()
     disk = SmallDisk(monitor.state, "1m")
     monitor.within = disk.within
     try:
-        yield disk.path
+        yield disk
     finally:
         monitor.within = []
         disk.end()
-
-
-def fill(disk: Path, pages_left: int) -> None:
-    """Leave so many pages of 4 KiB on a disk."""
-    free = os.statvfs(disk)
-    (disk / "filler").write_bytes(b"x" * (free.f_bavail - pages_left) * free.f_frsize)
 
 
 @pytest.mark.parametrize("pages", [2, 3, 5, 8])
@@ -368,13 +362,13 @@ def test_nothing_is_told_twice_while_the_disk_of_the_state_is_full(
         mailbox.stop()
         assert monitor.run("monitor").code == 1
         mailbox.start()
-        fill(disk, pages)
+        filler = disk.fill(pages)
         subjects = []
         for _ in range(3):
             ran = monitor.run("monitor")
             assert ran.code in (0, 75)
             subjects += mailbox.subjects()
-        (disk / "filler").unlink()
+        filler.unlink()
         ticked(monitor)
         assert subjects + mailbox.subjects() == ["stalled: 30 messages"]
 
@@ -387,10 +381,10 @@ def test_what_could_not_be_written_down_is_told_once_when_there_is_room(
         beat(root / "one")
         ticked(monitor)
         beat(root / "one", *({"run": f"x/y{n}", "state": "stalled"} for n in range(30)))
-        fill(disk, pages)
+        filler = disk.fill(pages)
         for _ in range(3):
             assert monitor.run("monitor").code in (0, 75)
-        (disk / "filler").unlink()
+        filler.unlink()
         ticked(monitor)
         assert mailbox.subjects() == ["stalled: 30 messages"]
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from pathlib import Path
+from typing import Final
+
+PAGE: Final = 4096
 
 
 class SmallDisk:
@@ -30,10 +34,14 @@ class SmallDisk:
         """Let it go."""
         self._holder.communicate()
 
-    def fill(self) -> Path:
-        """Leave no space; the file that takes it."""
+    def fill(self, pages_left: int = 0) -> Path:
+        """Leave no space, or so many pages of 4 KiB; the file that takes it.
+
+        Filled to the brim first: what a disk says is free need not be, nor all that it says.
+        """
         filler = self.path / ".filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
-                file.write(b"x" * 4096)
+                file.write(b"x" * PAGE)
+        os.truncate(filler, filler.stat().st_size // PAGE * PAGE - pages_left * PAGE)
         return filler
