@@ -150,7 +150,7 @@ def _command(hook: Hook) -> List[bytes]:
 def _environment(hook: Hook) -> Mapping[bytes, bytes]:
     """Ours and the facts of the run; as bytes: without a locale Python 3.6 knows but ASCII."""
     base, run = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
-    summary = final_summary(base, run)
+    summary, told = final_summary(base, run), hook.view.facts(hook.run)
     facts = {
         "RUN": os.path.join(base, run),
         "RUN_NAME": run,
@@ -159,6 +159,7 @@ def _environment(hook: Hook) -> Mapping[bytes, bytes]:
         "FILES": b"%d" % hook.standing.files,
         "BYTES": b"%d" % hook.standing.bytes,
         "OUTPUT": hook.output,
+        "WARNING": told.warning.encode() if told else b"",
     }
     facts.update((name, summary.get(key, "").encode()) for name, key in _VARIABLES)
     variables = dict(os.environb)

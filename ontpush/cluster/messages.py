@@ -125,15 +125,21 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
     """That a run lies here as it was when its sums were taken."""
     kinds = [words.VERIFIED] + [words.VERIFICATION_FAILED] * standing.mended
     what = "every file was read here and is what the roll-up says"
+    todo = "Nothing: it can be used, and `rsync.verified` in it vouches for that."
     if standing.mended:
         what = "mended: what was wrong before is right now; " + what
+    told = view.facts(run)
+    if told and told.warning:
+        what += f"; but it does not have what its final summary counts: {told.warning}"
+        todo = "See whether what is missing matters before you use it: look in MinKNOW's fallback"
+        todo += " folder on the instrument. `rsync.verified` vouches for what is listed, no more."
     return Message(
         tuple(kinds),
         "mended, verified" if standing.mended else "verified",
         view.instrument.name,
         shown_run(run),
-        what,
-        "Nothing: it can be used, and `rsync.verified` in it vouches for that.",
+        shortened(what),
+        todo,
         (),
         _facts(view, run),
     )

@@ -22,7 +22,7 @@ from ontpush.cluster.arrivals import (
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import remove_inside, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
-from ontpush.engine.mark import mark_lines
+from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import shown
 from ontpush.facts.words import VERIFIED_MARK
@@ -182,6 +182,9 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
         "rollup": standing.rollup,
         "files": standing.files,
         "bytes": standing.bytes,
+        "verified": date_text(standing.since),
+        # Who reads through the cache of this host, or of a file server, cannot tell.
+        "read": "unknown",
         "version": __version__,
     }
     write_inside(instrument.base, run, VERIFIED_MARK, mark_lines(time.time(), facts))

@@ -137,5 +137,8 @@ def _lines(views: List[View], settled: List[Settled]) -> List[str]:
         heard = f"{human_time(time.time() - view.beat.arrived_at)} ago" if view.beat else "never"
         figures = [f"{facts[key]:,}" for key in headings[2:]]
         rows.append([facts["instrument"], heard, *figures])
-    count = "{} verified now".format(plural(len(settled), "run"))
+    good = sum(each.verdict == GOOD for each in settled)
+    count = "{} verified now".format(plural(good, "run"))
+    if len(settled) > good:
+        count += ", {} found bad".format(plural(len(settled) - good, "run"))
     return [*(table(headings, rows) if rows else ["no instrument has sent a heartbeat"]), count]
