@@ -136,8 +136,7 @@ class Program:
         process = subprocess.Popen(
             [*self.within, self.python, "-m", "ontpush", *arguments],
             cwd=self.home,
-            env=self.environment,
-            **{**files, **how},
+            **{**files, "env": self.environment, **how},
         )
         with process:
             try:

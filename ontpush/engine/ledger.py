@@ -4,6 +4,7 @@ It is a cache, never the only copy of a fact: lost or damaged, it is made anew f
 their roll-ups and their done marks. It must work on SQLite 3.22, which a Mk1C has.
 """
 
+import collections
 import contextlib
 import os
 import sqlite3
@@ -60,6 +61,9 @@ CREATE TABLE files (
 # ADOPTED came from a roll-up found in the run: it may be there, and its sum is needed first.
 NOT_OFFERED, OFFERED, OLDER, THERE, ADOPTED = range(5)
 _KEPT_AFTER_GONE = 7 * 86400
+
+# Rows that are read at once.
+_PAGE = 2000
 
 LINK = b""
 GONE = b""
@@ -205,10 +209,8 @@ class Ledger:
 
     def forget_deliveries(self, run: int) -> None:
         """The run goes to another destination: nothing of it has been sent there."""
-        self._database.execute(
-            "UPDATE files SET delivery = 0, listed = NULL WHERE directory IN"
-            " (SELECT id FROM directories WHERE run = ?)",
-            (run,),
+        self._update_files(
+            run, "delivery = 0, listed = NULL", "delivery != 0 OR listed IS NOT NULL"
         )
 
     def drop_long_gone(self, now: float) -> None:
@@ -235,13 +237,18 @@ class Ledger:
             tokens.setdefault(run, {})[path] = token
         return tokens
 
-    def directory(self, run: int, path: bytes) -> int:
-        """The number of a directory of a run, new if need be."""
+    def known_directory(self, run: int, path: bytes) -> Optional[int]:
+        """The number of a directory of a run; None where it has none yet."""
         found = self._database.execute(
             "SELECT id FROM directories WHERE run = ? AND path = ?", (run, path)
         ).fetchone()
-        if found:
-            return int(found[0])
+        return int(found[0]) if found else None
+
+    def directory(self, run: int, path: bytes) -> int:
+        """The number of a directory of a run, new if need be."""
+        known = self.known_directory(run, path)
+        if known is not None:
+            return known
         self._database.execute("INSERT INTO directories VALUES (NULL, ?, ?, NULL)", (run, path))
         return self.directory(run, path)
 
@@ -296,16 +303,6 @@ class Ledger:
             " WHERE directory = ? AND name = ?",
             keys,
         )
-
-    def put_back_directory(self, directory: int) -> int:
-        """A directory is gone with all its files; how many there were."""
-        rows = self._database.execute(
-            "SELECT name FROM files WHERE directory = ? AND size IS NOT NULL", (directory,)
-        )
-        names = [name for (name,) in rows]
-        self.put_back(directory, names)
-        self.set_token(directory, GONE)
-        return len(names)
 
     def changed(self, run: int, after: Tuple[bytes, bytes], limit: int) -> List[FileRecord]:
         """The next `limit` files to send of which the destination may have another version."""
@@ -394,22 +391,41 @@ class Ledger:
 
     def sizes(self, run: int) -> Iterator[Tuple[bytes, bytes, int]]:
         """Path, MD5 and size in bytes of each file of a run that has a sum."""
-        rows = self._database.execute(
-            "SELECT d.path, f.name, f.md5, f.size FROM directories d"
-            " JOIN files f ON f.directory = d.id"
-            " WHERE d.run = ? AND f.size IS NOT NULL AND f.md5 IS NOT NULL",
-            (run,),
-        )
-        return ((path + name, md5, size) for path, name, md5, size in rows)
+        for directory, path in self._directories(run):
+            for name, md5, size in self._rows(
+                directory, "md5, size", "md5 IS NOT NULL AND size IS NOT NULL"
+            ):
+                yield path + name, md5, size
 
     def names(self, run: int) -> Iterator[bytes]:
         """The name, without its directory, of every file and link of a run."""
-        rows = self._database.execute(
-            "SELECT name FROM files WHERE size IS NOT NULL AND directory IN"
-            " (SELECT id FROM directories WHERE run = ?)",
-            (run,),
-        )
-        return (name for (name,) in rows)
+        for directory, _ in self._directories(run):
+            for name, *_ in self._rows(directory, "size", "size IS NOT NULL"):
+                yield name
+
+    def _directories(self, run: int) -> List[Tuple[int, bytes]]:
+        """Number and path of every directory of a run, by path."""
+        return self._database.execute(
+            "SELECT id, path FROM directories WHERE run = ? ORDER BY path", (run,)
+        ).fetchall()
+
+    def _rows(self, directory: int, columns: str, where: str) -> Iterator[Tuple[Any, ...]]:
+        """Name and `columns` of the files in a directory, by name.
+
+        A page at a time: who reads is slow, and a query that is not at its end keeps all others
+        from writing.
+        """
+        after = b""
+        while True:
+            rows = self._database.execute(
+                f"SELECT name, {columns} FROM files WHERE directory = ? AND name > ?"
+                f" AND {where} ORDER BY name LIMIT {_PAGE:d}",
+                (directory, after),
+            ).fetchall()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
 
     def totals(self, run: int) -> Totals:
         """Files and bytes of a run, symbolic links not counted but for `unsent`."""
@@ -426,44 +442,48 @@ class Ledger:
 
     def rollup(self, run: int) -> Iterator[Listed]:
         """What the roll-up is to list: every file that lies at the destination, by path."""
-        return self._listing(run, "f.md5", "f.delivery = 3 AND f.md5 != x''")
+        return self._listing(run, "md5", "delivery = 3 AND md5 != x''")
 
     def summed(self, run: int) -> Iterator[Listed]:
         """Every file with a sum, sent or not, by path: the roll-up of `ontpush hash`."""
-        return self._listing(run, "f.md5", "f.md5 != x''")
+        return self._listing(run, "md5", "md5 != x''")
 
     _CONTRADICTED = (
-        "f.listed IS NOT NULL AND f.size IS NOT NULL AND f.delivery != 3"
-        " AND (f.md5 IS NULL OR f.md5 != f.listed)"
+        "listed IS NOT NULL AND size IS NOT NULL AND delivery != 3"
+        " AND (md5 IS NULL OR md5 != listed)"
     )
 
     def contradicted(self, run: int) -> int:
         """How many files about to be sent differ from what the destination's roll-up may list."""
         row = self._database.execute(
-            "SELECT count(*) FROM directories d JOIN files f ON f.directory = d.id"
-            f" WHERE d.run = ? AND {self._CONTRADICTED}",
+            f"SELECT count(*) FROM files WHERE {self._CONTRADICTED} AND directory IN"
+            " (SELECT id FROM directories WHERE run = ?)",
             (run,),
         ).fetchone()
         return int(row[0])
 
     def uncontradicted(self, run: int) -> Iterator[Listed]:
         """What the destination's roll-up may list and will be true of the bytes there."""
-        return self._listing(
-            run, "f.listed", f"f.listed IS NOT NULL AND NOT ({self._CONTRADICTED})"
-        )
+        return self._listing(run, "listed", f"listed IS NOT NULL AND NOT ({self._CONTRADICTED})")
 
     def _listing(self, run: int, column: str, where: str) -> Iterator[Listed]:
-        rows = self._database.execute(
-            f"SELECT d.path, f.name, {column} FROM directories d JOIN files f ON f.directory = d.id"
-            f" WHERE d.run = ? AND {where}"
-            " ORDER BY CAST(d.path || f.name AS BLOB)",
-            (run,),
-        )
-        return (Listed(path + name, md5) for path, name, md5 in rows)
+        """By path, though it is read directory by directory: nothing is sorted, or held at once."""
+        waiting = collections.deque(self._directories(run))
+
+        def first_and_below() -> Iterator[Listed]:
+            number, directory = waiting.popleft()
+            for name, md5 in self._rows(number, column, where):
+                path = directory + name
+                while waiting and waiting[0][1].startswith(directory) and waiting[0][1] < path:
+                    yield from first_and_below()
+                yield Listed(path, md5)
+
+        while waiting:
+            yield from first_and_below()
 
     def unlist_contradicted(self, run: int) -> None:
         """The roll-up without the contradicted files has been delivered."""
-        self._update_files(run, "listed = NULL", self._CONTRADICTED.replace("f.", ""))
+        self._update_files(run, "listed = NULL", self._CONTRADICTED)
 
     def rollup_is_stale(self, run: int) -> bool:
         """Whether the roll-up at the destination lists other than what lies there."""
@@ -477,11 +497,11 @@ class Ledger:
 
     def list_sent(self, run: int) -> None:
         """The roll-up of all that lies there is about to be delivered: it may be there now."""
-        self._update_files(run, "listed = md5", "delivery = 3 AND md5 != x''")
+        self._update_files(run, "listed = md5", "delivery = 3 AND md5 != x'' AND listed IS NOT md5")
 
     def unlist_unsent(self, run: int) -> None:
         """That roll-up has been delivered: nothing else is listed any more."""
-        self._update_files(run, "listed = NULL", "delivery != 3 OR size IS NULL")
+        self._update_files(run, "listed = NULL", "listed IS NOT NULL AND delivery != 3")
         self._database.execute(
             "DELETE FROM directories WHERE run = ? AND token = x'' AND path != x''"
             " AND NOT EXISTS (SELECT 1 FROM files WHERE directory = directories.id)",
@@ -490,7 +510,7 @@ class Ledger:
 
     def unlist_all(self, run: int) -> None:
         """An empty roll-up has been delivered."""
-        self._update_files(run, "listed = NULL", "1")
+        self._update_files(run, "listed = NULL", "listed IS NOT NULL")
 
     def _update_files(self, run: int, change: str, where: str) -> None:
         self._database.execute(

@@ -14,7 +14,7 @@ import struct
 import time
 from bisect import bisect_left, bisect_right
 from heapq import nlargest
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
 from ontpush.engine.sums import new_md5
@@ -132,8 +132,25 @@ def changed_directories(run: bytes, token_of_run: bytes, known: Tokens) -> List[
     return changed
 
 
+class _Seen(NamedTuple):
+    """What is to be written of a directory: files new, changed, and gone or incomplete."""
+
+    path: bytes
+    new: List[Taken]
+    changed: List[Taken]
+    put_back: List[bytes]
+
+    @property
+    def files(self) -> int:
+        return len(self.new) + len(self.changed) + len(self.put_back)
+
+
 class Looker:
     """One look at one run. `now` in seconds since the epoch decides what has settled.
+
+    A walk may take long, and others read the ledger meanwhile: what was seen is written a page at
+    a time, each in a transaction of its own. `write_rest` ends the look, and is what counts: until
+    then each directory is remembered as it was, so that a look broken off is begun anew.
 
     Where it is to `watch` the run, later looks ask the newest files of each directory one by one.
     """
@@ -152,6 +169,8 @@ class Looker:
         self._special: List[bytes] = []
         self._unreadable: List[OSError] = []
         self._known: Tokens = {}
+        self._tokens: Tokens = {}
+        self._unwritten: List[_Seen] = []
 
     def look(self, token_of_run: bytes, known: Tokens, only: Optional[List[bytes]] = None) -> Look:
         """Read the directories `only` and what is new below them, or without it everything.
@@ -184,9 +203,46 @@ class Looker:
             self._unreadable,
         )
 
+    def write_rest(self) -> None:
+        """In a transaction of the caller: what is not written yet, then what was read."""
+        self._write_seen()
+        for path, token in self._tokens.items():
+            if path not in self._known or self._known[path] != token:
+                self._ledger.set_token(self._ledger.directory(self._run_id, path), token)
+
+    def _write(self, seen: _Seen) -> None:
+        self._taken += len(seen.new) + len(seen.changed)
+        self._gone += len(seen.put_back)
+        if seen.files:
+            self._unwritten.append(seen)
+        if sum(each.files for each in self._unwritten) >= _PAGE:
+            with self._ledger.writing():
+                self._write_seen()
+
+    def _write_seen(self) -> None:
+        for seen in self._unwritten:
+            directory = self._ledger.directory(self._run_id, seen.path)
+            self._ledger.take_new(directory, seen.new)
+            self._ledger.take_changed(directory, seen.changed)
+            self._ledger.put_back(directory, seen.put_back)
+        self._unwritten = []
+
     def _put_back(self, path: bytes) -> None:
-        directory = self._ledger.directory(self._run_id, path)
-        self._gone += self._ledger.put_back_directory(directory)
+        for page in self._pages(path):
+            gone = [file.name for file in page if file.size is not None]
+            self._write(_Seen(path, [], [], gone))
+        self._tokens[path] = GONE
+
+    def _pages(self, path: bytes) -> Iterator[List[Known]]:
+        """What the ledger has of a directory, by name; the last page is not full."""
+        directory = self._ledger.known_directory(self._run_id, path)
+        after = b""
+        while True:
+            known = [] if directory is None else self._ledger.known_in(directory, after, _PAGE)
+            yield known
+            if len(known) < _PAGE:
+                return
+            after = known[-1].name
 
     def _put_back_below(self, path: bytes) -> List[bytes]:
         gone = self._known_below(path)
@@ -207,16 +263,15 @@ class Looker:
             return None
         except OSError as error:
             self._unreadable.append(error)
-            self._ledger.set_token(self._ledger.directory(self._run_id, path), None)
+            self._tokens[path] = None
             return self._known_below(path)
-        directory = self._ledger.directory(self._run_id, path)
         unclear_before = self._unclear()
         self._newest = []
-        self._compare(directory, full_path, self._files_among(path, names))
+        self._compare(path, full_path, self._files_among(path, names))
         settled = self._unclear() == unclear_before
         if token and path and self._watch:
             token += b"\0".join(each for _, each in self._newest)
-        self._ledger.set_token(directory, token if settled else None)
+        self._tokens[path] = token if settled else None
         return [path + name + b"/" for name in below if not self._rules.excluded(path + name)]
 
     def _unclear(self) -> int:
@@ -230,20 +285,16 @@ class Looker:
             if not is_ours(path, name, names) and not self._rules.excluded(path + name)
         ]
 
-    def _compare(self, directory: int, full_path: bytes, names: List[bytes]) -> None:
+    def _compare(self, path: bytes, full_path: bytes, names: List[bytes]) -> None:
         """Hold the sorted `names` against the ledger, a page of the ledger at a time."""
-        start, after = 0, b""
-        while True:
-            page = self._ledger.known_in(directory, after, _PAGE)
-            last = len(page) < _PAGE
-            end = len(names) if last else bisect_right(names, page[-1].name)
-            self._compare_page(directory, full_path, page, names[start:end])
-            if last:
-                return
-            start, after = end, page[-1].name
+        start = 0
+        for page in self._pages(path):
+            end = len(names) if len(page) < _PAGE else bisect_right(names, page[-1].name)
+            self._compare_page(path, full_path, page, names[start:end])
+            start = end
 
     def _compare_page(
-        self, directory: int, full_path: bytes, page: List[Known], names: List[bytes]
+        self, path: bytes, full_path: bytes, page: List[Known], names: List[bytes]
     ) -> None:
         known = {file.name: file for file in page}
         newest = self._newest
@@ -275,19 +326,11 @@ class Looker:
             taken = (name, size, mtime_ns(found), LINK if is_link else None)
             (new if file is _UNKNOWN else changed).append(taken)
             if len(new) == _PAGE:
-                self._take(directory, new, [])
+                self._write(_Seen(path, new, [], []))
                 new = []
         self._newest = nlargest(_WATCHED, newest)
         put_back.extend(file.name for file in known.values() if file.size is not None)
-        self._take(directory, new, changed)
-        if put_back:
-            self._gone += len(put_back)
-            self._ledger.put_back(directory, put_back)
-
-    def _take(self, directory: int, new: List[Taken], changed: List[Taken]) -> None:
-        self._taken += len(new) + len(changed)
-        self._ledger.take_new(directory, new)
-        self._ledger.take_changed(directory, changed)
+        self._write(_Seen(path, new, changed, put_back))
 
     def _stat(self, path: bytes) -> Optional[os.stat_result]:
         """The state of a file or link; None for what is gone or neither."""

@@ -1,4 +1,4 @@
-"""Takes stock of a run: looks, and writes down in one transaction what was found and follows."""
+"""Takes stock of a run: looks, and writes down what was found and what follows from it."""
 
 import os
 import time
@@ -26,13 +26,17 @@ def take_stock(
     only = None if full else changed_directories(found.path, token, known)
     if only == []:
         return None, record
+    looker = Looker(ledger, record.id, found.path, rules, time.time(), record.state != DONE)
+    look = looker.look(token, known, only)
+    made_ns = mtime_ns(os.lstat(found.path))
     with ledger.writing():
-        look = _look(ledger, rules, record, found, known, only)
+        looker.write_rest()
         totals = ledger.totals(record.id)
-        wakes = look.changed or (look.gone and record.state != DONE)
+        # What a look that was broken off has written is no change to this one.
+        wakes = look.changed or totals.unsent or (look.gone and record.state != DONE)
         new = record._replace(
             state=SENDING if wakes and record.state in _AT_REST else record.state,
-            changed_ns=_last_change(look, record, found),
+            changed_ns=_last_change(look, record, made_ns),
             looked_at=int(time.time()) if full else record.looked_at,
             files=totals.files,
             bytes=totals.bytes,
@@ -44,20 +48,7 @@ def take_stock(
     return look, new
 
 
-def _look(
-    ledger: Ledger,
-    rules: Rules,
-    record: RunRecord,
-    found: Found,
-    known: Tokens,
-    only: Optional[List[bytes]],
-) -> Look:
-    is_watched = record.state != DONE
-    looker = Looker(ledger, record.id, found.path, rules, time.time(), is_watched)
-    return looker.look(run_token(found.entries), known, only)
-
-
-def _last_change(look: Look, record: RunRecord, found: Found) -> int:
+def _last_change(look: Look, record: RunRecord, made_ns: int) -> int:
     """When something in the run changed last: as its times tell, and then as this host saw it.
 
     In nanoseconds since the epoch, by this host's clock and never after now: a time that a wrong
@@ -66,7 +57,7 @@ def _last_change(look: Look, record: RunRecord, found: Found) -> int:
     now = int(time.time() * 10**9)
     if record.state == NEW:
         # Without a file: when its directory was last touched.
-        return min(now, look.newest_ns or mtime_ns(os.lstat(found.path)))
+        return min(now, look.newest_ns or made_ns)
     return now if look.changed else min(now, record.changed_ns)
 
 
