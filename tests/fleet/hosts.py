@@ -19,8 +19,8 @@ from tests.lab.hosts.table import CLUSTER, RUNS, Host
 from tests.lab.minknow import SimulatedRun
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-# Two ticks of cron, should the first have begun just before, and a busy machine.
-PATIENCE: Final = 150.0  # seconds
+# Two ticks of cron, should the first have begun just before, and a very busy machine.
+PATIENCE: Final = 300.0  # seconds
 _RECAP: Final = re.compile(
     r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) +unreachable=(?P<unreachable>\d+) "
     r"+failed=(?P<failed>\d+)",
@@ -73,6 +73,15 @@ class Machine:
     def go_on(self) -> None:
         """Let cron begin ticks again."""
         self.root("systemctl start cron")
+
+    def begin_and_stop(self, call: str) -> None:
+        """Begin a call as the host's user, and stop it before it has done anything."""
+        script = shlex.quote(f"kill -STOP $$; exec {call}")
+        self.user(f"setsid sh -c {script} </dev/null >/dev/null 2>&1 &")
+
+    def continue_stopped(self, call: str) -> None:
+        """Let that call go on."""
+        self.root(f"pkill -CONT -f {shlex.quote(call)}")
 
     def holds(self, path: str) -> bool:
         """Whether there is anything under this path."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,7 +17,7 @@ from tests.lab.hosts.podman import podman
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 PATIENCE = 400.0  # seconds: some ticks of cron at both ends, and a busy machine
 MAIL = "/srv/mail/new"
 
@@ -258,11 +259,27 @@ def test_a_run_of_an_instrument_switched_to_pull_is_fetched_verified_and_told_th
 
 def test_switched_back_to_push_it_is_read_no_more(monitored: Fleet, scene: Scene) -> None:
     read_from(monitored, scene.read).unlink()
-    played = monitored.play("site", *variables())
+    # Begun by cron before the role comes, it leaves its heartbeat after cron calls another.
+    tick = "ontpush hash --all /data"
+    scene.read.begin_and_stop(tick)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            playing = pool.submit(monitored.play, "site", *variables())
+            wait_for(lambda: playing.done() or cron_pushes(scene.read), "cron is not told")
+            scene.read.continue_stopped(tick)
+        played = playing.result()
+    finally:
+        scene.read.root(f"pkill -KILL -f '{tick}' || true")
     assert played.code == 0, played.out
+    assert "WARNING" not in played.out
     assert sources(monitored) == []
     assert "ontpush pull" not in monitored.cluster.root("crontab -u seqdata -l")
     assert not scene.read.holds("/data/.ontpush")
+
+
+def cron_pushes(machine: Machine) -> bool:
+    """Whether cron there is told to push."""
+    return "ontpush push" in machine.root("cat /etc/cron.d/ontpush")
 
 
 def sources(fleet: Fleet) -> list[str]:

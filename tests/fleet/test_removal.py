@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from tests.fleet.hosts import Fleet, Machine
+from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.fleet.traces import noted, traces
 from tests.lab.hosts.table import RUNS
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 SUMS = "find {} -printf '%y %m %u %p %l\\n' | sort; find {} -type f -exec md5sum {{}} + | sort"
 
 
@@ -38,7 +40,17 @@ def removed(fleet: Fleet) -> tuple[dict[str, str], dict[str, str]]:
     tried = fleet.play("remove", "--check")
     assert tried.code == 0, tried.out
     assert all(machine.holds("/etc/ontpush/config.yml") for machine in fleet.sequencers)
-    played = fleet.play("remove")
+    # One tick has begun, and has done nothing yet when the role comes.
+    tick, last_machine = "ontpush push --dry-run", fleet.sequencers[-1]
+    last_machine.begin_and_stop(tick)
+    with ThreadPoolExecutor(1) as pool:
+        playing = pool.submit(fleet.play, "remove")
+        wait_for(
+            lambda: playing.done() or not last_machine.holds("/etc/cron.d/ontpush"), "cron goes on"
+        )
+        assert last_machine.holds("/usr/local/bin/ontpush")
+        last_machine.continue_stopped(tick)
+    played = playing.result()
     assert played.code == 0, played.out
     for machine in fleet.sequencers:
         machine.go_on()
