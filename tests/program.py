@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RSYNC = shutil.which("rsync") or "rsync"
-PATIENCE = 60.0  # seconds for what takes one or two unless something hangs
+PATIENCE = 120.0  # seconds for what takes one or two unless something hangs
 OWN_FILES = ("md5sum", "rsync.done", "rsync.skip", "rsync.verified")
 # What a cluster has and a sequencer does not, and the other way round.
 NOT_THERE = (".ontpush", "rsync.skip")

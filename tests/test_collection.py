@@ -45,7 +45,7 @@ def call(home: Path, program: str, *arguments: str | Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -93,7 +93,7 @@ def test_a_hook_that_went_well_is_not_blamed_for_one_that_hangs(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
     hangs = "trap '' TERM; while :; do sleep 1; done"
-    monitor.settings.update(on_verified=[hangs, "echo fine"], hook_minutes=0.02)
+    monitor.settings.update(on_verified=[hangs, "echo fine"], hook_minutes=0.05)
     ran = monitor.run("monitor")
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 1

@@ -36,7 +36,7 @@ from tests.program import CHECKOUT
 
 CRASHING = CHECKOUT / "tests" / "lab" / "crashing.py"
 EXAMPLES = float(os.environ.get("ONTPUSH_EXAMPLES", "1"))
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 ROLLUP, MARK, SKIP = b"md5sum", b"rsync.done", b"rsync.skip"
 OWN = (ROLLUP, MARK, SKIP, b"rsync.verified")

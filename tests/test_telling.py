@@ -237,11 +237,11 @@ def test_a_server_that_says_good_bye_oddly_has_taken_the_mail(
 def test_a_slow_mail_server_gets_each_mail_once(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
-    # A minute for all letters passes in a quarter of a second.
+    # A minute for all letters passes in a second.
     (monitor.modules / "sitecustomize.py").write_text(
-        "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 240\n"
+        "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
     )
-    server.slow = 0.2
+    server.slow = 0.4
     names = ["one", "two", "three", "four", "five"]
     stalled(root, *names)
     complained(monitor, "not everything could be told in time")

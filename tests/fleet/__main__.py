@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -28,6 +30,9 @@ FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
 # does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
 PARTS: Final = {"cluster": "cluster_side", "sequencers": "not cluster_side"}
+# To check, and to converge once more, is for one of two scenarios that set up the same hosts.
+ALL_STEPS: Final = ("test",)
+FEW_STEPS: Final = ("converge", "verify")
 SET_UP_ONLY: Final = "not forced_command and not cluster_side"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
@@ -36,12 +41,20 @@ TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
 class Scenario:
     """Molecule's sequence with the Ansible of one virtual environment."""
 
-    def __init__(self, programs: Path, without: list[str], name: str, only: str) -> None:
+    def __init__(
+        self,
+        programs: Path,
+        without: list[str],
+        name: str,
+        only: str,
+        steps: Sequence[str] = ALL_STEPS,
+    ) -> None:
         self.programs = programs
         self.version = core_version(programs)
         self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}")
         self.without = without if self.manages_old_python else [*without, *OLD]
         self.only = only
+        self.steps = steps
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
         self._said = Path(self._own.name) / "said"
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,8 +79,9 @@ class Scenario:
             "ONTPUSH_PYTHON": sys.executable,
             "ONTPUSH_WITHOUT": " ".join(self.without),
         }
-        command = [str(self.programs / "python"), "-m", "molecule"]
-        command += ["test", "--no-command-borders"]
+        molecule = [str(self.programs / "python"), "-m", "molecule"]
+        calls = [shlex.join([*molecule, step, "--no-command-borders"]) for step in self.steps]
+        command = ["sh", "-ec", "\n".join(calls)]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
@@ -122,7 +136,10 @@ def run(programs: list[Path], without: list[str], only: str) -> int:
     if only:
         scenarios = [Scenario(first, without, "chosen", only)]
     else:
-        scenarios = [Scenario(first, without, name, part) for name, part in PARTS.items()]
+        scenarios = [
+            Scenario(first, without, name, part, FEW_STEPS if name == "cluster" else ALL_STEPS)
+            for name, part in PARTS.items()
+        ]
         scenarios += [Scenario(folder, without, "set-up", SET_UP_ONLY) for folder in others]
     longest, *in_turn = scenarios
     codes = []

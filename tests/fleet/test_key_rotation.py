@@ -13,7 +13,7 @@ from tests.fleet.attacker import Attacker, address
 from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 KEY = "/etc/ontpush/id_ed25519"
 SIZE, RATE = 5_000_000, "1m"  # of each file, and a second: slow enough to be met on the way
 
@@ -51,7 +51,6 @@ def test_a_rotation_that_is_killed_leaves_a_key_that_works(
     wait_for(
         lambda: machine.user("ontpush check").returncode == 0,
         machine.user("ontpush check").stderr,
-        20,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from ontpush import __version__
 from tests.fleet.hosts import CHECKOUT, Fleet, Machine, Played
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 NEWER = "99.0.0"
 PARTS = ("ontpush", "playbooks", "roles")
 

@@ -28,7 +28,7 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 RRSYNC: Final = "rrsync -wo"
 PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
-PATIENCE: Final = 15.0  # seconds to wait for what takes milliseconds unless the machine is busy
+PATIENCE: Final = 60.0  # seconds to wait for what takes milliseconds unless the machine is busy
 
 # StrictModes looks at all folders above the key file, and the temporary folder is open to all.
 # ONTPUSH_LAB marks what the sessions start, so that it is found when its parents are gone.

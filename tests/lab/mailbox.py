@@ -16,7 +16,7 @@ from typing import Final
 from tests.lab.cluster import free_port
 
 HOST: Final = "127.0.0.1"
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 
 class Mailbox:
