@@ -210,6 +210,12 @@ def reference(c: Context) -> None:
 
 
 @task
+def promises(c: Context) -> None:
+    """Write docs/promises.md anew: what is promised where, and which tests hold it."""
+    finish(run(c, PYTHON, "-m", "tests.promises"))
+
+
+@task
 def clean(c: Context) -> None:
     """Remove .venv, .venv-newest and all caches, and nothing else."""
     caches = [HERE / name for name in (*CACHES, NEWEST.name)]
@@ -310,7 +316,9 @@ def run_tests(c: Context, version: Version, python: str, only: str, *, newest_on
     selection += ["-m", "newest"] * newest_only
     # Half of the time they wait: for rsync, sshd, Slurm.
     workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
-    return run(c, PYTHON, "-m", "pytest", f"-n{workers}", "--ignore=tests/fleet", *selection)
+    # The last tests of a worker that has long ones are done by those that have none left.
+    spread = [f"-n{workers}", "--dist=worksteal"]
+    return run(c, PYTHON, "-m", "pytest", *spread, "--ignore=tests/fleet", *selection)
 
 
 def fleet_command(c: Context, only: str) -> list[str]:
