@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, List, NamedTuple
 
 from ontpush import __version__
 from ontpush.facts.names import for_json
-from ontpush.facts.trouble import BadConfiguration, Trouble
+from ontpush.facts.trouble import BadConfiguration, Trouble, exit_code_of
 
 _FIGURE = re.compile(r"[\d.,]+( [kMGT]?B| %)?\Z")
 
@@ -23,9 +23,8 @@ class Result(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0; 1 where only runs failed; else the code of the first trouble that is more."""
-        codes = [error.exit_code for error in self.errors]
-        return next((code for code in codes if code != 1), 1 if codes else 0)
+        """That of all its troubles."""
+        return exit_code_of(self.errors)
 
     def envelope(self) -> Dict[str, Any]:
         """The object that `--json` prints."""

@@ -14,7 +14,7 @@ import pytest
 from tests.lab.cluster import RRSYNC, Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.small_disk import SmallDisk
-from tests.program import Program, Ran, coreutils_agree, is_done, rollup
+from tests.program import RSYNC, Program, Ran, coreutils_agree, is_done, rollup
 
 
 @pytest.fixture
@@ -518,3 +518,32 @@ def test_a_run_that_goes_while_it_is_looked_at_is_no_fault(
     assert ran.runs.popitem()[1]["state"] == "done"
     program.wrap_rsync()
     program.pushed(data, arrived)
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_file_that_cannot_be_read_beside_large_ones_is_the_trouble_of_its_run_alone(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    """A bad disk reads 10 MB in a second, and while sums are compared rsync says nothing."""
+    run.write_all()
+    for name in "abc":
+        os.truncate(run.late_file(f"pod5_pass/{name}.pod5"), 50_000_000)
+    program.settings["io_timeout"] = 5
+    sums = program.home / "sums"
+    silence = "[sender] io timeout after 5 seconds -- exiting"
+    program.put_program(
+        "rsync",
+        'case " $* " in *" -c "*) for word; do case $word in --timeout=*)'
+        f" echo ${{word#*=}} >>{sums};"
+        f' [ ${{word#*=}} -ge 20 ] || {{ echo "{silence}" >&2; exit 30; }};;'
+        f' esac; done;; esac\nexec {RSYNC} "$@"',
+    )
+    with mode(run.final_summary, 0):
+        ran = program.push(data, arrived, "--json")
+    assert ran.code == 1, ran
+    assert sums.exists()
+    (error,) = ran.json["errors"]
+    assert error["run"] == str(run.path.relative_to(data))
+    assert "Permission denied" in error["message"]
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))

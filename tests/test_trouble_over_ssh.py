@@ -190,7 +190,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_transfer(
         wait_for(lambda: list(cluster.directory.rglob(".0_big.*")), "nothing is sent")
         deed(cluster)
         _, err = tick.communicate()
-    assert tick.returncode in (69, 75), err
+    assert tick.returncode == 1, err
     assert len(err.splitlines()) == 1
     assert not list(cluster.directory.rglob("0_big"))
     check_recovery(program, waiting, cluster)
@@ -210,8 +210,9 @@ def test_a_connection_that_falls_silent_is_given_up(
         for pid in frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    assert tick.returncode in (69, 75), err
-    assert len(err.splitlines()) == 1
+    # The end that was frozen may still hold the directory when the heartbeat comes.
+    assert tick.returncode in (1, 75), err
+    assert b"the transfer broke off" in err.splitlines()[0]
 
 
 def test_the_first_run_to_meet_an_unreachable_cluster_speaks_for_all(

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, open_run
-from ontpush.engine.gone import note_gone
+from ontpush.engine.gone import check_source, note_gone
 from ontpush.engine.hashing import Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
 from ontpush.engine.ledger import Ledger, RunRecord, damage_set_aside, open_ledger
@@ -80,11 +80,14 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 on_file,
                 source,
             )
+            if source:
+                check_source(ledger, source)
             try:
                 hashed = list(_hash_each(work, founds, troubles, skipped))
             finally:
                 progress.end()
             if source:
+                check_source(ledger, source)
                 seen = {each.record.path for each in hashed}
                 unseen = [each for each in ledger.runs(source) if each.path not in seen]
                 note_gone(ledger, unseen, sure=False)

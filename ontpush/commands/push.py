@@ -7,6 +7,7 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import Found, find_runs
+from ontpush.engine.gone import check_source
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.heartbeat import run_facts
 from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger, readable_file
@@ -160,7 +161,9 @@ def _preview(tick: Tick) -> Round:
         troubles.append(error)
 
     reports: List[RunReport] = []
-    for found in find_runs(tick.source, complain):
+    founds = list(find_runs(tick.source, complain))
+    check_source(tick.ledger, tick.source)
+    for found in founds:
         try:
             reports.append(_preview_run(tick, found))
         except OSError as error:

@@ -88,28 +88,30 @@ def _extent(files: List[FileRecord]) -> Tuple[int, int]:
 
 def _carry_broken_off(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
     """What may have arrived before is compared by content: nobody saw it arrive."""
-    return _carry_slice(tick, run, files, ["--checksum"])
+    return _carry_slice(tick, run, files, ["--checksum"], unheard_sums(files))
 
 
 def _carry_fresh(tick: Tick, run: RunInHand, files: List[FileRecord]) -> Carried:
     """Where another version may lie, rsync must not go by times: they are whole seconds."""
     with tick.ledger.writing():
         tick.ledger.offer_new(files)
-    return _carry_slice(tick, run, files, ["--ignore-times"])
+    largest = max(file.size for file in files)
+    return _carry_slice(tick, run, files, ["--ignore-times"], largest)
 
 
-def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: List[str]) -> Carried:
+def _carry_slice(
+    tick: Tick, run: RunInHand, files: List[FileRecord], flags: List[str], unheard: int
+) -> Carried:
     """Send `files` and take the sums they lack; note what then lies at the destination."""
     heed_skip(run.path)
     paths = [run.relative + b"/" + file.path for file in files]
     tick.progress.begin(run.relative, "sending", *_extent(files))
-    largest = max(file.size for file in files)
     with Sending(
-        tick.transport, tick.source, paths, tick.progress.advance, flags, largest
+        tick.transport, tick.source, paths, tick.progress.advance, flags, unheard
     ) as sending:
         files, trouble = sum_files(tick.ledger, run.path, files, tick.hashing, sending.watch)
         complete, complaints = sending.finish()
-    arrived = sending.arrived if complete else _proven(tick, paths)
+    arrived = sending.arrived if complete else _proven(tick, paths, unheard_sums(files))
     there: List[FileRecord] = []
     doubtful: List[FileRecord] = []
     named = {path for path, _ in trouble}
@@ -126,9 +128,17 @@ def _carry_slice(tick: Tick, run: RunInHand, files: List[FileRecord], flags: Lis
     return Carried(sending.files, sending.bytes, trouble)
 
 
-def _proven(tick: Tick, paths: List[bytes]) -> Set[bytes]:
+def unheard_sums(files: List[FileRecord]) -> int:
+    """Bytes that rsync may read before the other end hears of it, where it compares by content.
+
+    It takes the sums of all files before it lets go of a full buffer of them.
+    """
+    return sum(file.size for file in files)
+
+
+def _proven(tick: Tick, paths: List[bytes], unheard: int) -> Set[bytes]:
     """Which of `paths` lie at the destination as they do here, after a partial transfer."""
-    with Comparing(tick.transport, tick.source, paths) as comparing:
+    with Comparing(tick.transport, tick.source, paths, unheard=unheard) as comparing:
         comparing.finish()
     return comparing.same
 

@@ -54,8 +54,22 @@ def is_of_rsync(complaint: str) -> bool:
     return complaint.startswith("rsync: ") and not has_vanished(complaint)
 
 
-def trouble_of(transport: Transport, code: int, complaints: List[str]) -> Trouble:
-    """What a failed call means and what to do."""
+def trouble_of(
+    transport: Transport, code: int, complaints: List[str], had_begun: bool = False
+) -> Trouble:
+    """What a failed call means and what to do.
+
+    Where it had begun, and both ends had spoken of files, it is no fault of the way between them
+    that would stop every other run as well.
+    """
+    trouble = _trouble_of(transport, code, complaints)
+    if had_begun and isinstance(trouble, (OutOfReach, TryLater)):
+        line = complaints[0] if complaints else f"rsync ended with {code}"
+        return RunFailed(f"the transfer broke off: {line}; the next tick goes on")
+    return trouble
+
+
+def _trouble_of(transport: Transport, code: int, complaints: List[str]) -> Trouble:
     text = "\n".join(complaints)
     place = transport.destination.host or transport.destination.path
     for pattern, kind, advice in _KNOWN_TROUBLE:

@@ -2,7 +2,7 @@
 
 from typing import List
 
-from ontpush.engine.carry import slices
+from ontpush.engine.carry import slices, unheard_sums
 from ontpush.engine.complaints import why_not
 from ontpush.engine.ledger import Totals
 from ontpush.engine.send import Comparing
@@ -27,9 +27,8 @@ def confirm(tick: Tick, run: RunInHand, totals: Totals) -> List[bytes]:
         heed_skip(run.path)
         names = [prefix + file.path for file in files] + also
         also = []
-        largest = max(file.size for file in files)
         with Comparing(
-            tick.transport, tick.source, names, tick.progress.advance, largest
+            tick.transport, tick.source, names, tick.progress.advance, unheard_sums(files)
         ) as comparing:
             complete, complaints = comparing.finish()
         if not complete:

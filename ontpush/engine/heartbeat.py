@@ -102,7 +102,10 @@ def heartbeat_facts(
 
 
 def _disk(source: bytes) -> Dict[str, int]:
-    disk = os.statvfs(source)
+    try:
+        disk = os.statvfs(source)
+    except OSError:  # the source is gone, which is told as what it is
+        return {}
     return {
         "free_bytes": disk.f_bavail * disk.f_frsize,
         "total_bytes": disk.f_blocks * disk.f_frsize,

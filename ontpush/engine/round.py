@@ -5,14 +5,14 @@ from typing import Iterable, List, Mapping, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
-from ontpush.engine.gone import note_gone
+from ontpush.engine.gone import check_source, note_gone
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
 from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
 from ontpush.facts.names import below, shown
-from ontpush.facts.trouble import RunFailed, Trouble, run_failed
+from ontpush.facts.trouble import RunFailed, SourceLost, Trouble, exit_code_of, run_failed
 from ontpush.facts.words import DONE, LOG_FAIL, LOG_WARN, SKIPPED
 
 
@@ -32,33 +32,52 @@ class Round(NamedTuple):
 
 
 def go_round(tick: Tick) -> Round:
-    """Visit every run. One that fails stops no other; a destination out of reach stops all."""
+    """Visit every run, and send the heartbeat however that ended.
+
+    A run that fails stops no other; a source or a destination out of reach stops all.
+    """
     reports: List[RunReport] = []
     rested: List[RunRecord] = []
     troubles: List[Trouble] = []
     records = {record.path: record for record in tick.ledger.runs(tick.source)}
     tokens = tick.ledger.tokens()
-    reachable = True
 
     def complain(error: RunFailed) -> None:
         error.run = below(error.run or b"", tick.source)
         tick.log.event(LOG_FAIL, error.run, error.message)
         troubles.append(error)
 
-    for found in _those_in_trouble_last(find_runs(tick.source, complain), records):
+    founds = _those_in_trouble_last(find_runs(tick.source, complain), records)
+    troubles += _lost(tick)
+    for found in founds:
         record = records.pop(found.path, None) or _record_of(tick, found)
         report = RunReport(record, 0, 0)
-        if reachable:
+        if exit_code_of(troubles) <= RunFailed.exit_code:
             report, trouble = _visit(tick, found, record, tokens.get(record.id, {}))
             troubles += trouble
-            reachable = all(isinstance(each, RunFailed) for each in trouble)
         reports.append(report)
         if _has_rested(record, report.record):
             rested.append(report.record)
-    _tell_gone(tick, note_gone(tick.ledger, records.values(), sure=not troubles))
-    if reachable:
-        troubles += _beat(tick, reports, troubles, rested)
+    if not _is_lost(troubles):
+        troubles += _lost(tick)
+    if not _is_lost(troubles):
+        _tell_gone(tick, note_gone(tick.ledger, records.values(), sure=not troubles))
+    troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
+
+
+def _is_lost(troubles: List[Trouble]) -> bool:
+    return any(isinstance(each, SourceLost) for each in troubles)
+
+
+def _lost(tick: Tick) -> List[Trouble]:
+    """What keeps the whole source from being read, if anything does."""
+    try:
+        check_source(tick.ledger, tick.source)
+    except SourceLost as error:
+        tick.log.event(LOG_FAIL, b"", error.message)
+        return [error]
+    return []
 
 
 def _those_in_trouble_last(
@@ -105,10 +124,12 @@ def _visit(
     except OSError as error:
         if os.path.isdir(found.path):
             troubles.append(run_failed(error, visit.run.relative))
-    for trouble in troubles:
+    # Where the whole source is gone, that is what befell the run.
+    lost = _lost(tick) if troubles else []
+    for trouble in [] if lost else troubles:
         tick.log.event(LOG_FAIL, visit.run.relative, trouble.message)
         visit.note_trouble(trouble)
-    return RunReport(visit.record, visit.carried.files, visit.carried.bytes), troubles
+    return RunReport(visit.record, visit.carried.files, visit.carried.bytes), lost or troubles
 
 
 def _tell_gone(tick: Tick, gone: List[RunRecord]) -> None:
@@ -124,14 +145,16 @@ def _beat(
     """Send the heartbeat, and hear in passing which of the runs at rest the cluster asks for."""
     visited = {report.record.path for report in reports}
     at_large = [
-        "{}: {}".format(shown(each.run or b""), each.message)
+        f"{shown(each.run)}: {each.message}" if each.run else each.message
         for each in troubles
         if os.path.join(tick.source, each.run or b"") not in visited
     ]
     try:
-        if send_heartbeat(tick, 1 if troubles else 0, at_large):
+        if send_heartbeat(tick, exit_code_of(troubles), at_large):
             wake_asked(tick, rested)
     except Trouble as error:
+        if type(error) in map(type, troubles) and not isinstance(error, RunFailed):
+            return []  # the heartbeat met what had stopped the runs, and that has been told
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
         return [error]
     return []

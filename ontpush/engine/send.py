@@ -34,7 +34,8 @@ Self = TypeVar("Self", bound="Call")
 class Call:
     """One call of rsync, read by a thread of its own so that sums can be taken meanwhile.
 
-    Without names, flags select what goes. Use as a context manager and `finish()` in it; leaving
+    Without names, flags select what goes. `unheard` bytes may be read at one end while the other
+    hears nothing. Use as a context manager and `finish()` in it; leaving
     it early ends rsync.
     """
 
@@ -44,11 +45,8 @@ class Call:
         root: bytes,
         names: Optional[Iterable[bytes]],
         own_flags: List[str],
-        largest: int = 0,
+        unheard: int = 0,
     ) -> None:
-        # A whole pass over the largest file, in bytes, takes so long that one end hears nothing.
-        patience = transport.io_timeout + largest // _SLOWEST_READ
-        transport = transport._replace(io_timeout=patience)
         self._transport = transport
         # Both are closed in __exit__. Without the slash rsync takes a name that begins with # or
         # ; for a comment.
@@ -58,7 +56,9 @@ class Call:
         # Not Thread.join: broken off by a signal, it may wait for ever the next time.
         self._read_all = threading.Event()
         self._fault: Optional[BaseException] = None
-        command = command_line(transport, root, own_flags, by_name=names is not None)
+        self._has_begun = False
+        patience = transport.io_timeout + unheard // _SLOWEST_READ
+        command = command_line(transport, root, own_flags, names is not None, patience)
         limit = transport.transfer_hours * 3600
         try:
             self._child = Child(command, self._list, self._errors, limit, environment())
@@ -84,6 +84,7 @@ class Call:
         try:
             for line in self._child.lines():
                 found = _LINE.match(line)
+                self._has_begun = self._has_begun or found is not None
                 if found and found.group("item")[1:2] in (b"f", b"L"):
                     self.on_line(found.group("item"), int(found.group("size")), found.group("name"))
         except ValueError:  # the pipe was closed because the call was ended
@@ -113,11 +114,10 @@ class Call:
         complaints = worth_showing(said)
         if self._child.timed_out:
             hours = human_time(self._transport.transfer_hours * 3600)
-            raise TryLater(
-                f"a transfer was ended after {hours}; raise transfer_hours if it may last"
-            )
+            kind = RunFailed if self._has_begun else TryLater
+            raise kind(f"a transfer was ended after {hours}; raise transfer_hours if it may last")
         if code not in (0, 23, 24):
-            raise trouble_of(self._transport, code, complaints)
+            raise trouble_of(self._transport, code, complaints, self._has_begun)
         if code == 0:
             return True, []
         complaints = without_greeting(complaints)
@@ -162,13 +162,13 @@ class Sending(Call):
         names: Iterable[bytes],
         on_file: Optional[OnFile] = None,
         own_flags: Iterable[str] = (),
-        largest: int = 0,
+        unheard: int = 0,
     ) -> None:
         self.files = self.bytes = 0
         self.arrived: Set[bytes] = set()
         self.replaced: Set[bytes] = set()
         self._on_file = on_file
-        super().__init__(transport, root, names, list(own_flags), largest)
+        super().__init__(transport, root, names, list(own_flags), unheard)
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Note a file or link, and count one whose bytes went over."""
@@ -195,13 +195,13 @@ class Comparing(Call):
         root: bytes,
         names: Iterable[bytes],
         on_file: Optional[OnFile] = None,
-        largest: int = 0,
+        unheard: int = 0,
         by_content: bool = True,
     ) -> None:
         self.different: Set[bytes] = set()
         self.same: Set[bytes] = set()
         self._on_file = on_file
-        super().__init__(transport, root, names, ["-n", *["-c"] * by_content], largest)
+        super().__init__(transport, root, names, ["-n", *["-c"] * by_content], unheard)
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Keep the name of a file or link."""

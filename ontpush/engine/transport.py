@@ -101,9 +101,11 @@ class Transport(NamedTuple):
 
 
 def command_line(
-    transport: Transport, root: bytes, own_flags: List[str], by_name: bool = True
+    transport: Transport, root: bytes, own_flags: List[str], by_name: bool, patience: int
 ) -> List[bytes]:
     """The call of rsync that sends what is named on its standard input, or what flags select.
+
+    It ends when one end hears nothing of the other for `patience` seconds.
 
     What is fetched comes from a host that is trusted with its own runs alone: no links, and no
     modes of a stranger's. New files have those that this user's umask gives.
@@ -117,7 +119,7 @@ def command_line(
         command += ["--files-from=-", "--from0"]
     # What is equal is named too: a file that is not named at all was left out by a flag.
     command += ["-i", "-i"]
-    command.append(f"--timeout={transport.io_timeout}")
+    command.append(f"--timeout={patience}")
     if transport.bwlimit:
         command.append("--bwlimit=" + transport.bwlimit)
     if transport.destination.host is not None:

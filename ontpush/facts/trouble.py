@@ -5,7 +5,7 @@ A message is one line that says what happened, to which run or file, and what to
 
 import errno
 import os
-from typing import List, Optional
+from typing import Iterable, List, Optional
 
 from ontpush.facts.names import shown
 
@@ -22,6 +22,12 @@ class Trouble(Exception):
         super().__init__(message)
         self.message = message
         self.run = run
+
+
+def exit_code_of(troubles: Iterable[Trouble]) -> int:
+    """0; 1 where only runs failed; else the code of the first trouble that is more."""
+    codes = [each.exit_code for each in troubles]
+    return next((code for code in codes if code != 1), 1 if codes else 0)
 
 
 class RunFailed(Trouble):
@@ -46,6 +52,10 @@ class OutOfReach(Trouble):
 
     exit_code = 69
     code = "unreachable"
+
+
+class SourceLost(OutOfReach):
+    """The source is gone, or empty as a disk leaves it that is not mounted."""
 
 
 class TryLater(Trouble):
