@@ -51,8 +51,8 @@ class Scenario:
     ) -> None:
         self.programs = programs
         self.version = core_version(programs)
-        self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}")
         self.without = without if self.manages_old_python else [*without, *OLD]
+        self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}", self.without)
         self.only = only
         self.steps = steps
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
@@ -129,7 +129,8 @@ def main() -> int:
 def run(programs: list[Path], without: list[str], only: str) -> int:
     """Run the scenarios of every Ansible and return the highest exit code.
 
-    What the cluster does takes longest and mostly waits: the others run beside it, in turn.
+    They run side by side: each waits for cron and ssh most of the time. What their hosts boot from
+    is made before, once for all.
     """
     begin = time.monotonic()
     first, *others = programs
@@ -141,15 +142,11 @@ def run(programs: list[Path], without: list[str], only: str) -> int:
             for name, part in PARTS.items()
         ]
         scenarios += [Scenario(folder, without, "set-up", SET_UP_ONLY) for folder in others]
-    longest, *in_turn = scenarios
-    codes = []
     try:
-        longest.start()
-        for scenario in in_turn:
+        scenarios[0].lab.make_images()
+        for scenario in scenarios:
             scenario.start()
-            codes.append(scenario.wait())
-        codes.append(longest.wait())
-        return max(codes)
+        return max([scenario.wait() for scenario in scenarios])
     finally:
         for scenario in scenarios:
             scenario.end()

@@ -19,7 +19,7 @@ from tests.lab.hosts.podman import LABEL, LabError, on_host, podman
 from tests.lab.hosts.table import HOSTS, Host
 
 FIRST_ADDRESS: Final = 10  # of a host in its network; those below are the network's own
-BOOT_SECONDS: Final = 60
+BOOT_SECONDS: Final = 180
 AT_ONCE: Final = 2  # images made, or hosts booted, at the same time
 
 # systemd 256 and newer start on a machine with the older cgroups only if they are told to.
@@ -57,8 +57,7 @@ class Lab:
         require_root()
         key = access.make_key(self.state)
         python = find_python36() if any(host.old_python for host in self.hosts) else None
-        # Two hosts may share an image.
-        self._for_all(ensure_image, list({image(host): host for host in self.hosts}.values()))
+        self.make_images()
         addresses = self._addresses()
         self._for_all(lambda host: self._boot(host, addresses, python), self.hosts)
         self._for_all(lambda host: self._prepare(host, key), self.hosts)
@@ -66,6 +65,11 @@ class Lab:
         access.write_inventory(self.state, addresses)
         access.write_ssh_config(self.state, addresses)
         return addresses
+
+    def make_images(self) -> None:
+        """Make what the hosts boot from, where it is missing."""
+        # Two hosts may share an image.
+        self._for_all(ensure_image, list({image(host): host for host in self.hosts}.values()))
 
     def down(self) -> None:
         """Remove every container, network, key and file of this lab; nothing is no error."""
