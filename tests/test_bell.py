@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -226,12 +227,15 @@ def test_a_tick_killed_between_silencing_and_waking_hears_it_again(local: Pair) 
 
 def test_what_cannot_be_mended_by_sending_is_not_asked_for(local: Pair, mailbox: Mailbox) -> None:
     local.run.write_all()
+    victim = next(local.run.path.glob("fastq_pass/*"))
+    sha256 = hashlib.sha256(b"as MinKNOW wrote it").hexdigest()
+    table = f"file_path,file_hash\nfastq_pass/{victim.name},{sha256}\n"
+    (local.run.path / "output_hash_1.csv").write_text(table)
     local.push()
-    (local.there / "pod5_pass" / "strange.pod5").write_text("x")
     assert local.look() == "corrupt"
     assert local.requests() == []
     (mail,) = mailbox.mails()
-    assert "extra" in content(mail, "plain")
+    assert "sha256" in content(mail, "plain")
     assert "does not mend" in content(mail, "plain")
 
 

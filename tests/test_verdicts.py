@@ -18,6 +18,7 @@ from tests.lab.minknow import SimulatedRun
 from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
 from tests.test_bell import ASKED_IN_VAIN, Pair
 from tests.test_monitor import beat, done_run, heartbeat, outputs, ticked
+from tests.test_verify import refuse
 
 HOUR = 3600
 KILLED = "import os\nimport {module}\n{module}.{name} = lambda *_, **__: os.kill(os.getpid(), 9)\n"
@@ -484,3 +485,107 @@ def test_a_run_with_a_path_as_long_as_can_be_costs_its_instrument_no_memory(
     bare(monitor)
     assert kinds(mailbox) == ["verification failed"]
     assert ticked(monitor)["instruments"][0]["bad"] == 2
+
+
+# -- what is no corruption ------------------------------------------------------------------------
+
+
+def test_files_that_came_after_the_run_was_done_do_not_keep_it_from_being_verified(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    late = pushed / "pod5_pass" / "late.pod5"
+    late.write_text("its roll-up is on its way")
+    (pushed / "pod5_pass" / ".later.pod5.Ab12Cd").write_text("so is this")
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified"]
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"].startswith("[ontpush] extra files: ")
+    assert "pod5_pass/late.pod5" in content(mail, "plain")
+    assert "Ab12Cd" not in content(mail, "plain")
+    assert is_verified(pushed)
+    ticked(monitor)
+    assert kinds(mailbox) == []
+    late.unlink()
+    ticked(monitor)
+    assert kinds(mailbox) == ["back to normal, was extra files"]
+
+
+def test_an_extra_file_of_a_run_that_is_still_sent_is_not_told(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    (pushed / "pod5_pass" / "late.pod5").write_text("its roll-up is on its way")
+    path = heartbeat(gridion)
+    ticked(monitor)
+    facts = json.loads(path.read_text())
+    facts["runs"][0].update(state="sending")
+    path.write_text(json.dumps(facts))
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    ticked(monitor)
+    assert kinds(mailbox) == ["verified"]
+
+
+def test_a_late_file_that_is_listed_in_the_end_was_never_extra(
+    monitor: Program, program: Program, pushed: Path, run: SimulatedRun, mailbox: Mailbox
+) -> None:
+    late = run.late_file("pod5_pass/late.pod5")
+    shutil.copy2(late, pushed / "pod5_pass" / "late.pod5")
+    ticked(monitor)
+    program.pushed(run.root, pushed.parents[2])
+    ticked(monitor)
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    ticked(monitor)
+    assert kinds(mailbox) == ["verified", "verified"]
+
+
+def test_a_file_that_may_not_be_read_is_told_and_not_sent_again(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    mark_anew(pushed, gridion)
+    mailbox.mails()
+    refuse(monitor, "EACCES")
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    (mail,) = mailbox.mails()
+    assert mail["Subject"].startswith("[ontpush] verification failed: ")
+    assert "unreadable: pod5_" in content(mail, "plain")
+    assert "let this user read it" in content(mail, "plain")
+    assert "Do not use it" not in content(mail, "plain")
+    assert is_verified(pushed)  # nothing was found wrong
+    assert not list((gridion / ".ontpush").glob("again/*"))
+    (monitor.modules / "sitecustomize.py").unlink()
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    ticked(monitor)
+    assert kinds(mailbox) == ["mended, verified", "still verification failed"]
+
+
+@pytest.mark.parametrize("error", ["EIO", "ESTALE"])
+def test_what_is_not_given_just_now_is_tried_again_then_told_and_never_sent_again(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox, error: str
+) -> None:
+    refuse(monitor, error)
+    codes = [monitor.run("monitor").code for _ in range(5)]
+    assert codes == [0, 0, 0, 1, 0]
+    (mail,) = mailbox.mails()
+    assert "it could not be verified: passing: pod5_" in content(mail, "plain")
+    assert not list((gridion / ".ontpush").glob("again/*"))
+    (facts,) = monitor.run("status", "--json").runs.values()
+    assert facts["verdict"] == "unchecked"
+
+
+def test_what_is_given_again_at_the_next_tick_is_verified_without_a_word(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    refuse(monitor, "ETIMEDOUT")
+    assert monitor.run("monitor").is_silent
+    (monitor.modules / "sitecustomize.py").unlink()
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified"]

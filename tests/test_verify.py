@@ -243,3 +243,135 @@ def test_what_the_roll_up_lists_is_no_sidecar(program: Program, data: Path, arri
     assert bad(program.run("verify", "--json", there)) == [
         (str(file.relative_to(run.path)), "extra")
     ]
+
+
+# -- what cannot be read, for good or just now --------------------------------------------------
+
+REFUSES = """\
+import errno, os
+_open = os.open
+def _or_refuse(path, *arguments, **more):
+    if os.fsencode(path).endswith({end!r}) and arguments[0] & 3 == os.O_RDONLY:
+        noted = os.environ["ONTPUSH_TEST"] + "/refused"
+        if {for_ever} or not os.path.exists(noted):
+            open(noted, "w").close()
+            raise OSError(errno.{error}, os.strerror(errno.{error}), path)
+    return _open(path, *arguments, **more)
+os.open = _or_refuse
+"""
+PASSING = ["EIO", "ESTALE", "ETIMEDOUT"]
+
+
+def refuse(program: Program, error: str, end: bytes = b".pod5", for_ever: bool = True) -> None:
+    """Let opening what ends so fail in the program, for ever or once."""
+    where = program.modules / "sitecustomize.py"
+    where.write_text(REFUSES.format(error=error, end=end, for_ever=for_ever))
+
+
+def unread(ran: Ran) -> list[tuple[str, str]]:
+    """Path and problem of every file of the one run that could not be read."""
+    (run,) = ran.json["data"]["runs"]
+    return [(each["path"], each["problem"]) for each in run["unread"]]
+
+
+@pytest.mark.parametrize("error", ["EACCES", "EPERM"])
+def test_a_file_that_this_user_may_not_read_is_unreadable_and_not_bad(
+    program: Program, sent: Path, error: str
+) -> None:
+    refuse(program, error)
+    ran = program.run("verify", "--json", sent)
+    names = sorted(str(path.relative_to(sent)) for path in sent.glob("pod5_*/*"))
+    assert unread(ran) == [(name, "unreadable") for name in names]
+    assert (ran.code, bad(ran)) == (1, [])
+    assert {each["code"] for each in ran.json["errors"]} == {"file-failed"}
+    lines = program.run("verify", sent).err.splitlines()
+    for name in names:
+        assert any(f"unreadable: {name}: " in line for line in lines)
+    assert all("let this user read it" in line for line in lines)
+
+
+@pytest.mark.parametrize("error", PASSING)
+def test_a_file_that_a_server_does_not_give_just_now_is_passing_and_not_bad(
+    program: Program, sent: Path, error: str
+) -> None:
+    refuse(program, error)
+    ran = program.run("verify", "--json", sent)
+    assert {problem for _, problem in unread(ran)} == {"passing"}
+    assert (ran.code, bad(ran)) == (75, [])
+    assert {each["code"] for each in ran.json["errors"]} == {"temporary"}
+    assert "all well" not in program.run("verify", sent).out
+
+
+@pytest.mark.parametrize("error", [*PASSING, "ENOENT", "EACCES"])
+def test_a_file_that_is_given_at_the_second_try_is_all_well(
+    program: Program, sent: Path, error: str
+) -> None:
+    refuse(program, error, for_ever=False)
+    ran = program.run("verify", "--json", sent)
+    assert (ran.code, bad(ran), unread(ran)) == (0, [], [])
+    assert (program.home / "refused").exists()
+
+
+def test_a_file_that_a_directory_does_not_list_for_a_moment_is_passing(
+    program: Program, sent: Path
+) -> None:
+    (program.modules / "sitecustomize.py").write_text(
+        "import ontpush.engine.look as look\n"
+        "_names_in = look.names_in\n"
+        "def _some(directory):\n"
+        "    names, below = _names_in(directory)\n"
+        "    return [name for name in names if not name.endswith(b'.pod5')], below\n"
+        "look.names_in = _some\n"
+    )
+    ran = program.run("verify", "--json", sent)
+    assert {problem for _, problem in unread(ran)} == {"passing"}
+    assert (ran.code, bad(ran)) == (75, [])
+
+
+@pytest.mark.parametrize("end", [b"md5sum", b".csv"])
+@pytest.mark.parametrize(("error", "code"), [("EACCES", 1), ("EIO", 75)])
+def test_a_list_of_sums_that_cannot_be_read_is_told_as_what_it_is(
+    program: Program, sent: Path, end: bytes, error: str, code: int
+) -> None:
+    refuse(program, error, end)
+    ran = program.run("verify", "--json", sent)
+    assert (ran.code, ran.json["data"]["runs"]) == (code, [])
+    (told,) = ran.json["errors"]
+    assert told["message"].startswith("unreadable: " if code == 1 else "passing: ")
+
+
+@pytest.mark.parametrize(("error", "code"), [("EACCES", 1), ("EIO", 75)])
+def test_a_directory_that_cannot_be_read_is_told_as_what_it_is(
+    program: Program, sent: Path, error: str, code: int
+) -> None:
+    (program.modules / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "import ontpush.engine.look as look\n"
+        "_names_in = look.names_in\n"
+        "def _refuse(directory):\n"
+        "    if directory.endswith(b'pod5_pass/'):\n"
+        f"        raise OSError(errno.{error}, 'told', directory)\n"
+        "    return _names_in(directory)\n"
+        "look.names_in = _refuse\n"
+    )
+    ran = program.run("verify", "--json", sent)
+    assert (ran.code, ran.json["data"]["runs"]) == (code, [])
+    (told,) = ran.json["errors"]
+    assert told["message"].startswith("unreadable: " if code == 1 else "passing: ")
+    assert "pod5_pass" in told["message"]
+
+
+def test_what_is_bad_is_named_beside_what_cannot_be_read(program: Program, sent: Path) -> None:
+    turn_a_bit(next(sent.glob("fastq_pass/*")))
+    refuse(program, "EIO")
+    ran = program.run("verify", "--json", sent)
+    assert ran.code == 1
+    assert [problem for _, problem in bad(ran)] == ["md5"]
+    assert unread(ran)
+
+
+def test_what_rsync_has_of_a_file_that_is_still_coming_is_not_extra(
+    program: Program, sent: Path
+) -> None:
+    (sent / "pod5_pass" / ".late.pod5.Ab12Cd").write_text("half")
+    assert program.run("verify", sent).code == 0

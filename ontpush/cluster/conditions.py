@@ -6,13 +6,15 @@ from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.memory import UNVOUCHED, Remembered, Standing
+from ontpush.cluster.memory import GOOD, UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown, steady
 
 _LOOK_SECONDS = 3600
+# A file comes before the roll-up that lists it: only one that has lain here so long is no late one.
+_EXTRA_SECONDS = 86400
 # RUN/pod5_pass/barcode01/: where files come in.
 _DATA_DEPTH = 3
 _HOVERING = 2.0  # percent that a disk has to have more room than at its limit, to be well again
@@ -214,9 +216,8 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
     """What becomes of a corrupt run, and what is to be done if it does not."""
     if not can_be_sent_again(standing):
         return (
-            "Sending it again does not mend this: what is called extra is in no roll-up, and should"
-            " not lie there; what is called sha256 is not what MinKNOW says it wrote, so look at"
-            " the disk of the instrument."
+            "Sending it again does not mend this: what is called sha256 is not what MinKNOW says it"
+            " wrote, so look at the disk of the instrument."
         )
     if was_sent_in_vain(standing):
         then = "" if instrument.pulled else " Then run `ontpush retry RUN` on the instrument."
@@ -234,6 +235,44 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
     )
 
 
+def of_extra(instrument: Instrument, run: str, standing: Standing) -> Iterator[Condition]:
+    """That files lie in a run that its roll-up has not listed for long; every listed one is so."""
+    place = os.path.join(instrument.base, run.encode("utf-8", "surrogateescape"))
+    paths = [path.encode("utf-8", "surrogateescape") for path in standing.extra]
+    lasting = [path for path in paths if _has_lain(os.path.join(place, path))]
+    if not lasting:
+        return
+    more = standing.extra_count - len(standing.extra)
+    files = tuple(map(shown, lasting)) + (f"and up to {more:,} more",) * bool(more)
+    yield Condition(
+        words.EXTRA,
+        instrument.name,
+        run,
+        "{} in no roll-up: {} since more than a day".format(
+            "a file lies in it that is" if len(lasting) == 1 else "files lie in it that are",
+            shown(lasting[0]),
+        ),
+        "What the roll-up lists is as it should be. If the instrument has the file too, `ontpush"
+        " retry RUN` there has it listed; if not, somebody here put it there: move it away.",
+        files,
+        "\n".join(files),
+        lingers=standing.verdict != GOOD,
+    )
+
+
+def _is_coming(beat: Optional[Heartbeat], run: str) -> bool:
+    """Whether the instrument says that it still brings something of the run."""
+    facts = beat.runs.get(run.encode("utf-8", "surrogateescape")) if beat else None
+    return facts is not None and facts.state != words.DONE
+
+
+def _has_lain(path: bytes) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_ctime >= _EXTRA_SECONDS
+    except OSError:
+        return False
+
+
 def of_runs(
     instrument: Instrument, beat: Optional[Heartbeat], remembered: Remembered
 ) -> Iterator[Condition]:
@@ -243,6 +282,8 @@ def of_runs(
             yield from of_run(instrument, path.decode("utf-8", "surrogateescape"), facts)
     for run, standing in remembered.runs.items():
         yield from of_verification(instrument, run, standing)
+        if standing.extra and not _is_coming(beat, run):
+            yield from of_extra(instrument, run, standing)
 
 
 def _is_receiving(instrument: Instrument, beat: Heartbeat, seconds: float) -> bool:

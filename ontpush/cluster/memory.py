@@ -31,7 +31,8 @@ class Standing(NamedTuple):
 
     Times in seconds since the epoch, our own clock. `rollup` and `marked` tell what was vouched for
     and when, `told_done` the instrument's word of it. `bad` are the first of `bad_count` files,
-    each with its problem; they and `error` stay until the run has been verified. `untold`: its
+    each with its problem; they and `error` stay until the run has been verified. `extra` are the
+    first of `extra_count` files that the roll-up did not list when it was read. `untold`: its
     verification has to be told; `follow`: its hooks have to be run. `again`: both were done for
     this very roll-up, which was marked once more. `found_bad`: how often in a row the same roll-up
     was found corrupt. `seen` tells the mark and the roll-up that were looked at last from any
@@ -58,6 +59,8 @@ class Standing(NamedTuple):
     missing_at: int = 0
     submitted_at: int = 0
     seen: str = ""
+    extra: Tuple[str, ...] = ()
+    extra_count: int = 0
 
 
 _DEFAULTS = Standing("", "", "", 0)
@@ -157,7 +160,9 @@ def _standing(facts: Dict[str, Any]) -> Standing:
     """The inverse of `_facts`. TypeError, ValueError, AttributeError for anything else."""
     known = {key: value for key, value in facts.items() if key in Standing._fields}
     bad = tuple((path, problem) for path, problem in known.pop("bad", []))
-    standing = _DEFAULTS._replace(bad=bad, **known)
+    extra = tuple(known.pop("extra", []))
+    "".join(extra).encode("utf-8", "surrogateescape")
+    standing = _DEFAULTS._replace(bad=bad, extra=extra, **known)
     for value, default in zip(standing, _DEFAULTS):
         if type(value) is not type(default):
             raise TypeError(f"{value!r} is nothing that we wrote")

@@ -23,6 +23,7 @@ _FROM_SUMMARY = (
 TITLES = {
     words.VERIFIED: "verified",
     words.VERIFICATION_FAILED: "verification failed",
+    words.EXTRA: "extra files",
     words.FAILED: "failed",
     words.STALLED: "stalled",
     words.SILENT: "silent",

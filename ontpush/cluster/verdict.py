@@ -8,7 +8,7 @@ roll-up that the done mark vouches for before and after.
 import contextlib
 import os
 import time
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import (
@@ -24,8 +24,8 @@ from ontpush.cluster.inside import remove_inside, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import shown
-from ontpush.facts.words import VERIFIED_MARK
+from ontpush.facts.names import plural, shown
+from ontpush.facts.words import EXTRA, VERIFIED_MARK
 
 KEPT_FILES = 20
 LOG_SUFFIX = b".log"
@@ -43,7 +43,8 @@ _PASSING = ("interrupted", "temporary")
 class Verdict(NamedTuple):
     """What a verification found of the roll-up `rollup`; `error` where it could not be done.
 
-    `is_passing`: it was broken off, and may well go through at the next try.
+    `extra` are the first of `extra_count` files that it does not list, which makes none that it
+    does list a bad one. `is_passing`: it may well go through at the next try.
     """
 
     rollup: str
@@ -53,6 +54,8 @@ class Verdict(NamedTuple):
     bad_count: int
     error: str
     is_passing: bool = False
+    extra: Tuple[str, ...] = ()
+    extra_count: int = 0
 
 
 def verdict_path(state: bytes, instrument: str, run: str, standing: Standing) -> bytes:
@@ -78,7 +81,14 @@ def read_verdict(path: bytes) -> Optional[Verdict]:
 
 
 def _verdict(facts: Dict[str, Any]) -> Verdict:
-    bad = [(shown_text(each["path"]), str(each["problem"])) for each in facts["bad"]]
+    extra = [str(each["path"]) for each in facts["bad"] if each["problem"] == EXTRA]
+    bad = [
+        (shown_text(each["path"]), str(each["problem"]))
+        for each in facts["bad"]
+        if each["problem"] != EXTRA
+    ]
+    if facts["unread"] and not bad:
+        return _unread(facts["unread"])
     bad.sort(key=lambda each: each[1] not in SENT_AGAIN)
     return Verdict(
         str(facts["rollup"]),
@@ -87,7 +97,20 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         tuple(bad[:KEPT_FILES]),
         len(bad),
         "",
+        extra=tuple(extra[:KEPT_FILES]),
+        extra_count=len(extra),
     )
+
+
+def _unread(unread: List[Dict[str, Any]]) -> Verdict:
+    """Nobody knows what is in these files: that is no word against them."""
+    lasting = [each for each in unread if each["problem"] != "passing"]
+    first = (lasting or unread)[0]
+    more = f"; and {plural(len(unread) - 1, 'file')} more" if len(unread) > 1 else ""
+    advice = "let this user read it" if lasting else "if that lasts, look at the disk here"
+    where = shown_text(first["path"])
+    why = f"{first['problem']}: {where}: {first['why']}{more}; {advice}"
+    return _not_done(why, is_passing=not lasting)
 
 
 def shown_text(name: str) -> str:
@@ -132,7 +155,13 @@ def settle(
     after = standing._replace(since=now, job="")
     if verdict.error:
         return after._replace(verdict=UNCHECKED, error=verdict.error)
-    after = after._replace(files=verdict.files, bytes=verdict.bytes, error="")
+    after = after._replace(
+        files=verdict.files,
+        bytes=verdict.bytes,
+        error="",
+        extra=verdict.extra,
+        extra_count=verdict.extra_count,
+    )
     if verdict.bad_count:
         return after._replace(
             verdict=CORRUPT,

@@ -1,5 +1,6 @@
 """`verify`: checks runs against their roll-ups, on the sequencer or on the cluster."""
 
+import os
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import open_run
@@ -9,7 +10,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.look import exclusion
 from ontpush.engine.progress import InHand, Progress
 from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed
+from ontpush.facts.trouble import FileFailed, RunFailed, Trouble, TryLater, WrongCall, unread
 from ontpush.facts.words import LOG_FAIL, LOG_WARN
 from ontpush.result import Result
 from ontpush.settings import courteous, state_dir
@@ -30,11 +31,12 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
     for run in found:
         try:
             inspection = _inspect(settings, run, show, log)
-        except RunFailed as error:
+        except (RunFailed, TryLater) as error:
             troubles.append(error)
             continue
         except OSError as error:
-            troubles.append(run_failed(error, run))
+            where = shown(os.fsencode(error.filename)) if error.filename else "the run"
+            troubles.append(unread(where, error, run))
             continue
         runs.append(_facts(run, inspection))
         lines.append(_line(run, inspection))
@@ -78,16 +80,38 @@ def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:
         "files": inspection.files,
         "bytes": inspection.bytes,
         "rollup": inspection.rollup,
-        "bad": [{"path": for_json(bad.path), "problem": bad.problem} for bad in inspection.bad],
+        "bad": [
+            {"path": for_json(each.path), "problem": each.problem}
+            for each in inspection.bad
+            if not each.is_unread
+        ],
+        "unread": [
+            {"path": for_json(each.path), "problem": each.problem, "why": each.why}
+            for each in inspection.bad
+            if each.is_unread
+        ],
     }
 
 
 def _line(run: bytes, inspection: Inspection) -> str:
-    verdict = f"{len(inspection.bad)} bad" if inspection.bad else "all well"
+    unread_files = sum(each.is_unread for each in inspection.bad)
+    bad = len(inspection.bad) - unread_files
+    verdict = f"{bad} bad" if bad else "" if unread_files else "all well"
+    told = [verdict] * bool(verdict) + [f"{unread_files} not to be read"] * bool(unread_files)
     return "{}: {}, {} read: {}".format(
-        shown(run), plural(inspection.files, "file"), human_size(inspection.bytes), verdict
+        shown(run), plural(inspection.files, "file"), human_size(inspection.bytes), ", ".join(told)
     )
 
 
-def _troubles(run: bytes, inspection: Inspection) -> List[Trouble]:
-    return [RunFailed(f"{bad.problem}: {shown(bad.path)}", run) for bad in inspection.bad]
+def _troubles(run: bytes, inspection: Inspection) -> Iterator[Trouble]:
+    """What is wrong with each file. That a server does not give some passes, if that is all."""
+    lasts = any(each.problem != "passing" for each in inspection.bad)
+    for each in inspection.bad:
+        told = f"{each.problem}: {shown(each.path)}"
+        if not each.is_unread:
+            yield RunFailed(told, run)
+        elif each.problem == "unreadable":
+            yield FileFailed(f"{told}: {each.why}; let this user read it", run)
+        else:
+            kind = FileFailed if lasts else TryLater
+            yield kind(f"{told}: {each.why}; verify it again", run)

@@ -18,10 +18,10 @@ from ontpush.engine.scratch import Scratch
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
-from ontpush.facts.trouble import RunFailed
+from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import ROLLUP
 
-_RSYNC_TEMPORARY = re.compile(rb"(.*/)?\.([^/]+)\.[A-Za-z0-9]{6}\Z", re.DOTALL)
+_RSYNC_TEMPORARY = re.compile(rb"(.*/)?\.[^/]+\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
 
@@ -30,10 +30,20 @@ Remembered = Tuple[bytes, bytes, int]
 
 
 class Bad(NamedTuple):
-    """A file that is not what it should be: `missing`, `extra`, `size`, `md5` or `sha256`."""
+    """A file that is not what it should be: `missing`, `extra`, `size`, `md5` or `sha256`.
+
+    Or one of which that cannot be said: `unreadable` by this user, or `passing`, which a server
+    does not give just now; then `why` is what the system says.
+    """
 
     path: bytes
     problem: str
+    why: str = ""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether nobody knows what is in it."""
+        return self.problem in ("unreadable", "passing")
 
 
 class Inspection(NamedTuple):
@@ -73,7 +83,7 @@ def inspect_run(
     """Check the run at `run`; `remembered` tells sizes that are known.
 
     RunFailed where there is no roll-up to check against, it is no roll-up, or it has changed
-    meanwhile. OSError where a directory cannot be read.
+    meanwhile; TryLater where it cannot be read just now. OSError where a directory cannot be read.
     """
     with Scratch(_LISTED) as listed:
         return _inspect(run, jobs, excluded, remembered, on_file, listed)
@@ -97,7 +107,7 @@ def _inspect(
     changed: List[Task] = []
     for batch in take_sums(walk.tasks(), jobs, with_sha256):
         for summed in batch:
-            if _has_changed(summed):
+            if _has_changed(summed) or summed.problem is not None:
                 changed.append(_task_of(run, summed))
             else:
                 bad += _judge(summed)
@@ -107,7 +117,7 @@ def _inspect(
         raise RunFailed("md5sum changed while the run was verified: verify it again", run)
     bad += walk.bad
     missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
-    bad += [Bad(path, "missing") for (path,) in listed.ordered(missing)]
+    bad += [_not_listed(run, path) for (path,) in listed.ordered(missing)]
     return Inspection(walk.files, walk.bytes, sorted(bad), rollup)
 
 
@@ -132,7 +142,7 @@ def _read_rollup(run: bytes, listed: Scratch) -> None:
             "there is no roll-up (md5sum) to verify against: has it been hashed?", run
         ) from error
     except OSError as error:
-        raise RunFailed(f"md5sum cannot be read: {error.strerror}", run) from error
+        raise unread("md5sum", error, run) from error
     except BadLine as error:
         raise RunFailed(f"md5sum is damaged: {error}", run) from error
 
@@ -194,12 +204,16 @@ class _Walk:
         full_path = os.path.join(self._run, path)
         try:
             found = os.lstat(full_path)
-        except FileNotFoundError:
+        except OSError:
+            if expected is not None:  # reading it will tell why
+                seen.append(path)
+                yield Task(expected, full_path, 0)
             return
         if not stat.S_ISREG(found.st_mode):
             return
         if expected is None:
-            if not self._is_broken_off(path):
+            # What rsync has of a file that is still coming, or of one that never came, is nobody's.
+            if not _RSYNC_TEMPORARY.match(path):
                 self.bad.append(Bad(path, "extra"))
             return
         seen.append(path)
@@ -211,12 +225,20 @@ class _Walk:
         self.bytes += found.st_size
         yield Task(expected, full_path, found.st_size)
 
-    def _is_broken_off(self, path: bytes) -> bool:
-        """Whether this is what rsync had of a listed file when the power failed."""
-        found = _RSYNC_TEMPORARY.match(path)
-        return found is not None and bool(
-            self._expected([(found.group(1) or b"") + found.group(2)])
-        )
+
+def _not_listed(run: bytes, path: bytes) -> Bad:
+    """A file of the roll-up that the walk has not come by: missing, unless it is there after all.
+
+    What the roll-up names is looked at only where it lies in the run, and no link is on the way.
+    """
+    inside = os.path.realpath(run) + b"/" + path
+    try:
+        leads_there = os.path.realpath(os.path.join(run, path)) == inside
+        if leads_there and stat.S_ISREG(os.lstat(inside).st_mode):
+            return Bad(path, "passing", "its directory did not list it")
+    except OSError as error:
+        return Bad(path, why_unread(error), error.strerror or "")
+    return Bad(path, "missing")
 
 
 def _add_minknow_sums(run: bytes, listed: Scratch) -> bool:
@@ -230,9 +252,10 @@ def _add_minknow_sums(run: bytes, listed: Scratch) -> bool:
             update = "UPDATE listed SET sha256 = ? WHERE path = ?"
             if listed.change(update, ((sha256, where) for where, sha256 in _rows(path))):
                 added = True
-        except (OSError, ValueError, csv.Error) as error:
-            why = getattr(error, "strerror", None) or error
-            raise RunFailed(f"{shown(name)} cannot be used: {why}", run) from error
+        except OSError as error:
+            raise unread(shown(name), error, run) from error
+        except (ValueError, csv.Error) as error:
+            raise RunFailed(f"{shown(name)} cannot be used: {error}", run) from error
     return added
 
 
@@ -258,7 +281,7 @@ def _task_of(run: bytes, summed: Summed) -> Task:
 
 
 def _read_again(run: bytes, changed: List[Task], jobs: int, with_sha256: bool) -> Iterator[Bad]:
-    """Judge by what they hold now the files that changed while they were read. RunFailed."""
+    """Judge by what is there now the files that changed, or could not be read. RunFailed."""
     for batch in take_sums(changed, jobs, with_sha256):
         for summed in batch:
             if _has_changed(summed):
@@ -269,9 +292,9 @@ def _read_again(run: bytes, changed: List[Task], jobs: int, with_sha256: bool) -
 
 def _judge(summed: Summed) -> Iterator[Bad]:
     path, md5, sha256, _ = summed.key
-    if isinstance(summed.problem, FileNotFoundError):
-        yield Bad(path, "missing")
-    elif summed.problem is not None or summed.md5 != md5:
+    if summed.problem is not None:
+        yield Bad(path, why_unread(summed.problem), summed.problem.strerror or "")
+    elif summed.md5 != md5:
         yield Bad(path, "md5")
     elif sha256 and summed.sha256 != sha256:
         yield Bad(path, "sha256")

@@ -10,6 +10,34 @@ from typing import Iterable, List, Optional
 from ontpush.facts.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# What a file server, or this host, fails to give now and may well give later.
+_PASSING = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.EBUSY,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ENOLINK,
+    errno.EREMOTEIO,
+    errno.EPROTO,
+    errno.ESHUTDOWN,
+    errno.ENOTCONN,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+)
 
 
 class Trouble(Exception):
@@ -130,6 +158,26 @@ def run_failed(error: OSError, run: bytes) -> RunFailed:
     """What the system says of one file of a run, or of the run itself."""
     where = shown(os.fsencode(error.filename)) if error.filename else "the run"
     return RunFailed(f"{where}: {error.strerror or error}", run)
+
+
+def why_unread(error: OSError) -> str:
+    """What keeps a file from being read: it is `missing`, `unreadable` by this user, or `passing`.
+
+    What passes may well be read at the next try.
+    """
+    if error.errno in _NOT_THERE:
+        return "missing"
+    return "passing" if error.errno in _PASSING else "unreadable"
+
+
+def unread(place: str, error: OSError, run: bytes) -> Trouble:
+    """Why something of a run could not be read."""
+    why = why_unread(error)
+    what = f"{place}: {error.strerror or error}"
+    if why == "passing":
+        return TryLater(f"{why}: {what}; verify it again", run)
+    advice = "" if why == "missing" else "; let this user read it"
+    return FileFailed(f"{why}: {what}{advice}", run)
 
 
 def unwritable(place: str, error: OSError, advice: str) -> Trouble:

@@ -35,6 +35,7 @@ REQUEST_DIRECTORY = HEARTBEAT_DIRECTORY + b"/again"
 # What the cluster tells people of.
 VERIFIED = "verified"
 VERIFICATION_FAILED = "verification-failed"
+EXTRA = "extra"
 SILENT = "silent"
 BACK = "back"
 DISK = "disk"
@@ -43,6 +44,7 @@ HOOK_FAILED = "hook-failed"
 KINDS = (
     VERIFIED,
     VERIFICATION_FAILED,
+    EXTRA,
     FAILED,
     STALLED,
     SILENT,
