@@ -312,3 +312,45 @@ def test_an_empty_file_is_no_state_yet(program: Program, done: Path) -> None:
     ran = program.run("status", "--json")
     assert (ran.code, ran.runs) == (0, {})
     assert database(program).stat().st_size == 0
+
+
+# -- what is written --------------------------------------------------------------------
+
+
+def bytes_for_one_more_file(
+    program: Program, run: SimulatedRun, arrived: Path, files: int
+) -> tuple[int, int]:
+    """What a tick writes that finds one new file in a run of so many: state, and roll-ups."""
+    for _ in run.reads():
+        pass
+    for number in range(files):
+        (run.path / f"pod5_pass/{number:05}.pod5").touch()
+    program.pushed(run.root, arrived)
+    run.late_file("pod5_pass/new.pod5")
+    told = program.home / "written"
+    (program.modules / "sitecustomize.py").write_text(
+        "import atexit, shutil\n"
+        f"atexit.register(shutil.copy, '/proc/thread-self/io', {str(told)!r})\n"
+    )
+    program.pushed(run.root, arrived)
+    (program.modules / "sitecustomize.py").unlink()
+    written = dict(line.split(": ") for line in told.read_text().splitlines())
+    # Once on its way, and once in the run.
+    rollups = 2 * (run.path / "md5sum").stat().st_size
+    return int(written["wchar"]) - rollups, rollups
+
+
+def test_one_new_file_writes_no_more_to_the_ledger_of_a_large_run_than_to_that_of_a_small_one(
+    program: Program, tmp_path: Path
+) -> None:
+    written = []
+    for files in (500, 2500):
+        source, arrived = tmp_path / f"data{files}", tmp_path / f"arrived{files}"
+        arrived.mkdir()
+        written.append(
+            bytes_for_one_more_file(program, SimulatedRun(source, files=1), arrived, files)
+        )
+    (small, its_rollups), (large, larger_rollups) = written
+    assert larger_rollups > 4 * its_rollups
+    assert large < small + 40_000
+    assert large < 400_000

@@ -35,6 +35,7 @@ WORKS = {
     "unfinished": Work(rows.unfinished, 3, 410),
     "done": Work(rows.done, 3, 420),
     "push": Work(rows.push, 5),
+    "one-more": Work(rows.one_more, 3, 410),
     "memory": Work(rows.memory, 2, 1010),
     "fleet": Work(rows.fleet, 1, 150),
     "version": Work(rows.version, 0),

@@ -31,6 +31,18 @@ with open(sys.argv[1], "w") as file:
 sys.exit(code)
 """
 
+# The program, which writes what its own thread has written, in bytes, to the file named first.
+TELLS_WRITTEN = """
+import sys
+from ontpush.__main__ import main
+code = main(sys.argv[2:])
+with open("/proc/thread-self/io") as file:
+    written = dict(line.split(": ") for line in file)["wchar"]
+with open(sys.argv[1], "w") as file:
+    print(written, file=file)
+sys.exit(code)
+"""
+
 XARGS = "`xargs -0 -P2 md5sum`"
 SUMS = 'find "$1" -type f -print0 | xargs -0 -P "$2" -n "$3" md5sum'
 PUSH = """
@@ -178,6 +190,28 @@ def memory(place: Workplace) -> Iterator[Row]:
     own = int(told.read_text()) * 1024
     yield Row(f"{work}: ontpush itself", "", 100, [own / MB], [], own, "MB")
     yield Row(f"{work}: largest process", "", 100, [ended.peak / MB], [], ended.peak, "MB")
+
+
+def one_more(place: Workplace) -> Iterator[Row]:
+    """Tick when one file is new in a run of very many: what the state has to write of it.
+
+    The roll-up, which is written whole, is not in the figure: once on its way, once in the run.
+    """
+    folders, files = place.either(100, 10), place.either(2000, 100)
+    source, destination = place.fresh("source"), place.fresh("destination")
+    destination.mkdir()
+    run = make_run(
+        source, files=files, size=0, folders=barcoded("fastq_pass", folders), finished=False
+    )
+    told, state = place.fresh("written"), str(place.fresh("state"))
+    python, _, _, *words = place.ontpush("push", source, destination, state_dir=state)
+    tick = [python, "-c", TELLS_WRITTEN, str(told), *words]
+    cost(tick)
+    (run / "fastq_pass" / "new.fastq").touch()
+    ended = cost(tick)
+    written = int(told.read_text()) - 2 * (run / "md5sum").stat().st_size
+    work = f"written to the state for one new file in a run of {folders * files:,}"
+    yield Row(work, "", 1, [written / MB], [], ended.peak, "MB")
 
 
 def fleet(place: Workplace) -> Iterator[Row]:
