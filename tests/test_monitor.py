@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -429,6 +430,93 @@ def test_an_instrument_that_is_taken_away_is_not_called_back(
     heartbeat(gridion).unlink()
     ticked(monitor)
     assert mailbox.subjects() == []
+
+
+def empty_mount(base: Path, elsewhere: Path) -> None:
+    base.rename(elsewhere)
+    base.mkdir()
+
+
+def dangling_link(base: Path, elsewhere: Path) -> None:
+    base.rename(elsewhere)
+    base.symlink_to(elsewhere.with_name("gone"))
+
+
+def nothing_left(base: Path, elsewhere: Path) -> None:
+    base.rename(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("lose", "word"),
+    [
+        (empty_mount, "is empty"),
+        (dangling_link, "is a link that leads nowhere"),
+        (nothing_left, "is not there"),
+    ],
+)
+def test_an_instrument_whose_directory_is_lost_is_silent_and_what_was_told_stands(
+    monitor: Program,
+    root: Path,
+    gridion: Path,
+    mailbox: Mailbox,
+    lose: Callable[[Path, Path], None],
+    word: str,
+) -> None:
+    beat(root / "mk1c")
+    stalled = {"run": "a/b", "state": "stalled"}
+    beat(gridion, stalled)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: b (gridion)"]
+    elsewhere = root.with_name("elsewhere")
+    lose(gridion, elsewhere)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] silent: gridion"
+    assert f"{gridion} {word}" in content(mail, "plain")
+    assert f"remove {monitor.state}/instruments/gridion.json" in content(mail, "plain")
+    ticked(monitor)
+    assert mailbox.subjects() == []
+    if gridion.is_symlink():
+        gridion.unlink()
+    elsewhere.rename(gridion)
+    ticked(monitor)
+    assert mailbox.subjects() == ["back: gridion"]
+
+
+def test_a_lost_instrument_whose_memory_was_removed_is_forgotten_without_a_word(
+    monitor: Program, root: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    beat(root / "mk1c")
+    beat(root / ("\u00e9" * 80))
+    beat(gridion, {"run": "a/b", "state": "stalled"})
+    ticked(monitor)
+    shutil.rmtree(gridion)
+    shutil.rmtree(root / ("\u00e9" * 80))
+    ticked(monitor)
+    told = mailbox.subjects()
+    assert "silent: gridion" in told
+    assert len(told) == 3
+    (monitor.state / "instruments" / "gridion.json").unlink()
+    ticked(monitor)
+    assert mailbox.subjects() == []
+    assert not (monitor.state / "instruments" / "gridion.json").exists()
+
+
+def test_a_pulled_instrument_whose_directory_is_lost_is_silent_as_such(
+    monitor: Program, pushed: Path, root: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    monitor.settings["pull"] = [{"instrument": "gridion", "source": "nobody@localhost:."}]
+    beat(root / "mk1c")
+    ticked(monitor)
+    mailbox.mails()
+    empty_mount(gridion, root.with_name("elsewhere"))
+    monitor.put_clock_forward(25 * HOUR)  # its tree would be searched
+    monitor.settings["silent_minutes"] = 10**6
+    ticked(monitor)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] silent: gridion"
+    assert f"{gridion} is empty" in content(mail, "plain")
 
 
 # -- what follows ---------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import os
 import time
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.fleet import Instrument
+from ontpush.cluster.fleet import Instrument, why_lost
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.memory import GOOD, UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
@@ -104,6 +104,18 @@ def of_unheard(instrument: Instrument, since: float, limits: Limits) -> Iterator
             f"{instrument.name} has never been heard",
             f"Run `ontpush pull {instrument.name}` by hand: it says why.",
         )
+
+
+def of_lost(name: str, place: bytes, memory: bytes) -> Condition:
+    """An instrument that is remembered in the file `memory`, and not to be seen at its place."""
+    return Condition(
+        words.SILENT,
+        name,
+        "",
+        f"nothing is to be seen of {name} any more: {shown(place)} {why_lost(place)}",
+        "Mount its disk, or put back what lay there; what was told of it stands until then. If the"
+        f" instrument is gone for good, or has another name now, remove {shown(memory)}",
+    )
 
 
 def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:

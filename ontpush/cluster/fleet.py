@@ -48,6 +48,17 @@ def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:
     ]
 
 
+def why_lost(place: bytes) -> str:
+    """Why no instrument is to be seen at the directory that it had."""
+    try:
+        with os.scandir(place) as entries:
+            return "is empty" if next(entries, None) is None else "holds no heartbeat"
+    except FileNotFoundError:
+        return "is a link that leads nowhere" if os.path.islink(place) else "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
 def _directories(root: bytes) -> Iterator[bytes]:
     """The paths of the directories in the root. OSError.
 

@@ -7,7 +7,7 @@ record that says what we never write is lost alone: its run is read again, whate
 import contextlib
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 from urllib.parse import quote, unquote
 
 from ontpush.cluster.inside import relative_path
@@ -118,17 +118,28 @@ class Memory:
         facts = dict(remembered._asdict(), runs=runs)
         write_json(self._path(instrument), facts)
 
-    def instruments(self) -> List[str]:
-        """Every instrument that was ever saved. OSError."""
+    def instruments(self) -> List[Tuple[str, bytes]]:
+        """Every instrument that was ever saved, and the file that remembers it. OSError."""
         directory = os.path.join(self.directory, b"instruments")
-        names = os.listdir(directory) if os.path.isdir(directory) else []
-        return [unquote(os.fsdecode(name[:-5])) for name in names if name.endswith(b".json")]
+        names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        paths = [os.path.join(directory, name) for name in names if name.endswith(b".json")]
+        return [(_name_of(path), path) for path in paths]
+
+    def lost(self, seen: Iterable[str]) -> List[Tuple[str, bytes]]:
+        """Of `instruments` those that are none of the `seen`. OSError."""
+        known = {self._path(each) for each in seen}
+        return [(name, path) for name, path in self.instruments() if path not in known]
 
     def _path(self, instrument: str) -> bytes:
         name = quote(instrument, safe="").replace(".", "%2E")
         if len(name) > _LONGEST_NAME:  # of three characters a byte: no directory takes it
             name = f"{name[: _LONGEST_NAME // 2]}-{new_md5(instrument.encode()).hexdigest()}"
         return os.path.join(self.directory, b"instruments", name.encode() + b".json")
+
+
+def _name_of(path: bytes) -> str:
+    """The instrument that a file remembers; the beginning of a very long name."""
+    return unquote(os.fsdecode(os.path.basename(path)[: -len(b".json")]))
 
 
 def read_json(path: bytes) -> Dict[str, Any]:

@@ -16,6 +16,7 @@ from ontpush.cluster.conditions import (
     of_bad_heartbeat,
     of_disk,
     of_instrument,
+    of_lost,
     of_runs,
     of_unasked,
     of_unheard,
@@ -43,7 +44,7 @@ from ontpush.cluster.verdict import (
     settle,
     verdict_path,
 )
-from ontpush.facts.names import human_size, plural, shown
+from ontpush.facts.names import from_argument, human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
@@ -63,7 +64,8 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     sight = Sight({}, [], [], [], slurm, [])
     conditions: List[Condition] = []
     unsure: Set[str] = set()
-    for instrument in _fleet(watch):
+    fleet = [each for each in _fleet(watch) if not _is_lost(watch, each)]
+    for instrument in fleet:
         try:
             view, found = _look_at(watch, instrument, sight)
         except OSError as error:
@@ -77,6 +79,11 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         sight.views[instrument.name] = view
         sight.hooks.extend(hooks_of(watch.hooks, view))
         conditions += found
+    for name, memory in watch.memory.lost(each.name for each in fleet):
+        # What was told of it still stands.
+        unsure.add(name)
+        place = os.path.join(watch.root, from_argument(name))
+        conditions.append(of_lost(name, place, memory))
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
     conditions += _own_disks(watch)
@@ -96,6 +103,11 @@ def _fleet(watch: Watch) -> List[Instrument]:
     return found
 
 
+def _is_lost(watch: Watch, instrument: Instrument) -> bool:
+    """Whether a pulled instrument that had runs here has not even a heartbeat any more."""
+    return instrument.heartbeat is None and bool(watch.memory.load(instrument.name).runs)
+
+
 def _lost(watch: Watch, error: OSError) -> OutOfReach:
     """The root was there when the tick began."""
     return OutOfReach(
@@ -105,7 +117,7 @@ def _lost(watch: Watch, error: OSError) -> OutOfReach:
 
 def _check_mounted(watch: Watch) -> None:
     """A disk that is not mounted leaves an empty directory. OutOfReach."""
-    for name in watch.memory.instruments():
+    for name, _ in watch.memory.instruments():
         if name not in watch.pulled or watch.memory.load(name).runs:
             memory = shown(os.path.join(watch.memory.directory, b"instruments"))
             raise OutOfReach(
