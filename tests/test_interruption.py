@@ -335,3 +335,26 @@ def test_what_a_killed_tick_left_behind_does_not_overwrite_what_the_next_one_sen
     there = arrived / big.path.relative_to(data)
     assert (there / "pod5_pass/0_big.pod5").read_bytes() == file.read_bytes()
     assert is_done(there)
+
+
+# -- processes that have ended ----------------------------------------------------------
+
+
+def test_no_group_is_signalled_when_its_number_may_be_another_s(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    """A process that has ended keeps its number until its parent has asked for its exit code."""
+    run.write_all()
+    signalled = program.home / "signalled"
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\n"
+        "killpg = os.killpg\n"
+        "def watched(group, number):\n"
+        f"    with open({str(signalled)!r}, 'a') as file:\n"
+        "        print(os.path.exists(f'/proc/{group}'), file=file)\n"
+        "    killpg(group, number)\n"
+        "os.killpg = watched\n"
+    )
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+    assert set(signalled.read_text().split()) == {"True"}

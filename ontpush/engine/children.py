@@ -1,5 +1,6 @@
 """Child processes: each with a time limit, in a group of its own that is ended whole."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,6 +75,8 @@ class Child:
             _Signals.held = False
             raise
         self.timed_out = False
+        # Held while the group is signalled, and while the leader is reaped.
+        self._reaping = threading.Lock()
         self._timer = threading.Timer(limit, self._time_is_up)
         self._timer.daemon = True
         self._timer.start()
@@ -97,14 +100,27 @@ class Child:
             yield line.rstrip(b"\n")
 
     def wait(self) -> int:
-        """The exit code, negative for a signal."""
-        code = int(self._process.wait())
+        """The exit code, negative for a signal. What is left of the group is not ended by it."""
+        code = self._exit_code(os.WEXITED)
         self._timer.cancel()
-        return code
+        return code or 0
+
+    def _exit_code(self, how: int) -> Optional[int]:
+        """The leader's exit code once it has ended, which leaves it a zombie until `end`.
+
+        As long as it is one its number, by which the group is signalled, is nobody else's.
+        """
+        if self._process.returncode is not None:
+            return int(self._process.returncode)
+        ended = os.waitid(os.P_PID, self._process.pid, how | os.WNOWAIT)
+        if ended is None:
+            return None
+        return int(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
 
     def _time_is_up(self) -> None:
-        # It may have ended long ago, and nobody has waited for it yet.
-        self.timed_out = self._process.poll() is None
+        with self._reaping:
+            # It may have ended long ago, and nobody has waited for it yet.
+            self.timed_out = self._exit_code(os.WEXITED | os.WNOHANG) is None
         self._signal_group(signal.SIGTERM)
         threading.Timer(_GRACE_SECONDS, self._signal_group, [signal.SIGKILL]).start()
 
@@ -112,19 +128,30 @@ class Child:
         """End whatever of the group still runs, also when its leader has gone, and wait for it."""
         self._timer.cancel()
         until = time.monotonic() + _GRACE_SECONDS
-        running = self._signal_group(signal.SIGTERM)
-        while running and time.monotonic() < until:
+        self._signal_group(signal.SIGTERM)
+        while self._runs() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
-            self._process.poll()
-            running = self._signal_group(0)
         self._signal_group(signal.SIGKILL)
-        self._process.wait()
+        with self._reaping:
+            self._process.wait()
         self._process.stdout.close()
 
-    def _signal_group(self, number: int) -> bool:
-        """Whether any of the group still ran to be signalled."""
-        try:
-            os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+    def _runs(self) -> bool:
+        leader = self._process.pid
+        return self._exit_code(os.WEXITED | os.WNOHANG) is None or _has_others(leader)
+
+    def _signal_group(self, number: int) -> None:
+        with self._reaping:
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, number)
+
+
+def _has_others(group: int) -> bool:
+    """Whether a process of the group runs that is not its leader."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
+            if int(its_group) == group and int(name) != group and state not in (b"Z", b"X"):
+                return True
+    return False

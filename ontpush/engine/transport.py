@@ -6,7 +6,7 @@ The transport asks nobody anything and trusts no host that was not pinned.
 import os
 import re
 import subprocess
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ontpush.engine.orphans import tick_mark
 from ontpush.facts.names import from_argument, shown
@@ -178,6 +178,10 @@ _BREAKING = {
     "--inplace": "would show half a file under its name",
     "--append": "would show half a file under its name",
     "--append-verify": "would show half a file under its name",
+    "--temp-dir": "would show half a file under its name, where it is on another disk",
+    "--backup": "would leave older versions among the files of a run",
+    "--backup-dir": "would leave older versions among the files of a run",
+    "--suffix": "would leave older versions among the files of a run",
     "--force": "would delete directories at the destination",
     "--compare-dest": "would take a file elsewhere for one that has arrived",
     "--copy-dest": "would take a file elsewhere for one that has arrived",
@@ -211,7 +215,12 @@ _BREAKING = {
     "--protect-args": "is refused by rrsync, and ontpush needs none",
     "--secluded-args": "is refused by rrsync, and ontpush needs none",
 }
+# A directory of its own beside the files, as .rsync-partial: with any other a part of a file may
+# stand where a file belongs.
+_PARTIAL_DIRECTORY = re.compile(r"\.[^./][^/]*\Z")
 _BREAKING_LETTERS = {
+    "b": "--backup",
+    "T": "--temp-dir",
     "n": "--dry-run",
     "M": "--remote-option",
     "s": "--protect-args",
@@ -221,10 +230,10 @@ _BREAKING_LETTERS = {
 }
 
 
-def check_flags(flags: Iterable[str]) -> None:
+def check_flags(flags: Sequence[str]) -> None:
     """Refuse flags for rsync that would break what ontpush promises. WrongCall."""
     may_be_argument = False
-    for flag in flags:
+    for flag, following in zip(flags, [*flags[1:], ""]):
         if not flag.startswith("-") and may_be_argument:
             may_be_argument = False
             continue
@@ -234,10 +243,16 @@ def check_flags(flags: Iterable[str]) -> None:
             raise WrongCall(f"{flag}: standard input holds the list of files; name a file")
         may_be_argument = "=" not in flag
         for name in _long_names(flag):
-            if name.startswith("--del") and name != "--delay-updates":
-                raise WrongCall(f"{name}: nothing is ever deleted at the destination")
-            if name in _BREAKING:
-                raise WrongCall(f"{name}: {_BREAKING[name]}")
+            _check_flag(name, following if may_be_argument else flag.partition("=")[2])
+
+
+def _check_flag(name: str, argument: str) -> None:
+    if name.startswith("--del") and name != "--delay-updates":
+        raise WrongCall(f"{name}: nothing is ever deleted at the destination")
+    if name in _BREAKING:
+        raise WrongCall(f"{name}: {_BREAKING[name]}")
+    if name == "--partial-dir" and not _PARTIAL_DIRECTORY.match(argument):
+        raise WrongCall(f"{name}={argument}: may show half a file; give a name as .rsync-partial")
 
 
 def _long_names(flag: str) -> List[str]:
