@@ -58,7 +58,7 @@ COMMANDS = (
         "[ROOT]",
         "one tick on the cluster: verify what arrived, tell people what they must know",
     ),
-    Command("retry", "RUN", "take skip, failure or done back: the next tick looks again"),
+    Command("retry", "RUN", "take skip, failure or done back: the next tick reads all of it again"),
 )
 
 

@@ -292,7 +292,11 @@ class Pull:
             os.unlink(self._rollup)
         named = _named(f"{shown(path)}: {why}" for path, why in sorted(trouble.items()))
         if uneven == before:
-            raise FileFailed(f"{named}; does `ontpush hash` run there?", self._run)
+            raise FileFailed(
+                f"{named}; does `ontpush hash` run there? If it does, the sum is wrong or the disk"
+                " there is failing: `ontpush retry RUN` there has the next `hash` read it again",
+                self._run,
+            )
         self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {named}")
 
     def _count(self, wanted: Sums, here: Sums) -> None:

@@ -6,20 +6,21 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, open_run
 from ontpush.engine.gone import check_source, note_gone
-from ontpush.engine.hashing import Hashing, OnFile, file_trouble, sum_files
+from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
-from ontpush.engine.ledger import Ledger, RunRecord, damage_set_aside, open_ledger
+from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_aside, open_ledger
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.progress import InHand, Progress
+from ontpush.engine.reread import each_doubted, read_again, renew_sidecar
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
 from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import take_stock, unreadable_paths
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
-from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, ROLLUP, SKIP_MARK, SKIPPED
+from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, LOG_WARN, ROLLUP, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir
 
@@ -155,6 +156,8 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
     look, record = take_stock(ledger, work.rules, record, found, known, full=True)
     work.progress.begin(found.path, "hashing", record.files, record.bytes)
     trouble = unreadable_paths(look, found.path) if look else []
+    if record.destination is None and ledger.doubted_after(record.id) is not None:
+        trouble += _reread(work, record)
     for files in slices(ledger.unsummed, record.id):
         work.heed_skip(found.path)
         trouble += sum_files(ledger, found.path, files, work.how, work.on_file)[1]
@@ -164,6 +167,29 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
         raise file_trouble(found.path, trouble, "the other files have their sums")
     work.log.event(LOG_SCAN, found.path, "{} with sums".format(plural(record.files, "file")))
     return _Hashed(record, look.unsettled if look else 0)
+
+
+def _reread(work: _Work, record: RunRecord) -> List[FileTrouble]:
+    """Take anew the sums that `retry` put in doubt; no copy is known that tells who was right."""
+
+    def warn(message: str) -> None:
+        work.log.event(LOG_WARN, record.path, message)
+
+    def judge(files: List[FileRecord]) -> List[FileTrouble]:
+        work.heed_skip(record.path)
+        found = read_again(record.path, files, work.how.jobs, work.on_file)
+        with work.ledger.writing():
+            work.ledger.store_sums(found.other)
+            work.ledger.distrust(found.touched)
+        for file in found.other:
+            warn(
+                f"{shown(file.path)} reads otherwise than when it was hashed, and nobody changed"
+                " it: its sum was wrong, or this disk is failing; it is listed as it reads now"
+            )
+            renew_sidecar(record.path, file, warn)
+        return found.trouble
+
+    return each_doubted(work.ledger, record.id, judge)
 
 
 def _write_rollup(ledger: Ledger, record: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""`retry`: takes skip, failure or done back, so that the next tick looks at the run again."""
+"""`retry`: takes skip, failure or done back, so that the next tick reads the run again."""
 
 import os
 from typing import Any, Callable, Mapping
@@ -13,7 +13,7 @@ from ontpush.settings import state_dir
 
 
 def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
-    """Forget what keeps the run at rest; its sums stay, so nothing is hashed without need."""
+    """Forget what keeps the run at rest, and doubt all its sums: the next tick takes them anew."""
     if len(settings["words"]) != 1:
         raise WrongCall("give one run")
     run = open_run(from_argument(settings["words"][0])).path
@@ -24,15 +24,15 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     taken_back = [name for name in (SKIP_MARK, DONE_MARK) if _remove(run, name)]
     what = " and ".join(shown(name) for name in taken_back) or "nothing to take back"
     data = {"run": for_json(run), "removed": [for_json(name) for name in taken_back]}
-    line = f"{shown(run)}: {what}; the next tick looks again"
+    line = f"{shown(run)}: {what}; the next tick reads it again"
     return Result("retry", lambda: data, lambda: [line], [])
 
 
 def _wake(ledger: Ledger, run: bytes) -> None:
     with ledger.writing():
-        record = ledger.run(run)
-        if record:
-            ledger.update_run(record._replace(state=SENDING, error=None))
+        record = ledger.run(run) or ledger.add_run(run)
+        ledger.update_run(record._replace(state=SENDING, error=None))
+        ledger.doubt_sums(record.id)
 
 
 def _remove(run: bytes, name: bytes) -> bool:

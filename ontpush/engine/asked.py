@@ -23,7 +23,7 @@ def request_name(run: bytes) -> bytes:
 
 
 def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
-    """Let the next tick compare again those of the runs that the cluster asks for. Trouble.
+    """Let the next tick read and compare again those runs that the cluster asks for. Trouble.
 
     Silenced first: whoever is killed in between is asked once more, because the cluster asks for
     as long as it finds the run as it is.
@@ -40,6 +40,7 @@ def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
     with tick.ledger.writing():
         for record in asked:
             tick.ledger.update_run(record._replace(state=SENDING, error=None, looked_at=0))
+            tick.ledger.doubt_sums(record.id)
     for record in asked:
         run = below(record.path, tick.source)
         tick.log.event(LOG_REOPEN, run, "the cluster asks for it to be compared again")

@@ -127,6 +127,8 @@ def _holds_sidecars(directory: bytes) -> bool:
 
 
 def _ask_sidecar(run: bytes, file: FileRecord) -> FileRecord:
+    if file.ctime_ns is not None:
+        return file
     path = run + b"/" + file.path
     try:
         found = os.lstat(path)

@@ -17,7 +17,7 @@ from ontpush.facts.times import mtime_ns
 from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, Trouble, TryLater
 from ontpush.facts.words import NEW
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -50,12 +50,16 @@ CREATE TABLE files (
     name BLOB NOT NULL,
     size INTEGER,                     -- NULL: gone, or not complete yet
     mtime_ns INTEGER,
-    ctime_ns INTEGER,                 -- when the sum was taken
+    ctime_ns INTEGER,                 -- when the sum was taken; 0: no sidecar may tell it
     md5 BLOB,                         -- NULL: not taken; empty: a symbolic link
     delivery INTEGER NOT NULL,        -- see NOT_OFFERED to ADOPTED
     listed BLOB,                      -- the sum that the roll-up at the destination may list
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
+CREATE TABLE doubted (
+    run INTEGER PRIMARY KEY,          -- its files are to be read again, whatever their sums
+    after BLOB NOT NULL               -- only those after this path
+);
 """
 # What the destination may have of a file: nothing, this version, an older one, this one for sure.
 # ADOPTED came from a roll-up found in the run: it may be there, and its sum is needed first.
@@ -212,6 +216,23 @@ class Ledger:
         self._update_files(
             run, "delivery = 0, listed = NULL", "delivery != 0 OR listed IS NOT NULL"
         )
+
+    def doubt_sums(self, run: int) -> None:
+        """All sums of the run are in doubt: they are to be taken anew and compared."""
+        self._database.execute("INSERT OR REPLACE INTO doubted VALUES (?, x'')", (run,))
+
+    def doubted_after(self, run: int) -> Optional[bytes]:
+        """After which path the sums of the run are in doubt; None where none is."""
+        row = self._database.execute("SELECT after FROM doubted WHERE run = ?", (run,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def doubt_only_after(self, run: int, path: bytes) -> None:
+        """The files up to this path have been read again."""
+        self._database.execute("UPDATE doubted SET after = ? WHERE run = ?", (path, run))
+
+    def doubt_no_more(self, run: int) -> None:
+        """All files of the run have been read again."""
+        self._database.execute("DELETE FROM doubted WHERE run = ?", (run,))
 
     def drop_long_gone(self, now: float) -> None:
         """Forget the files of runs whose directories went a week ago; their history stays."""
@@ -375,7 +396,7 @@ class Ledger:
     def distrust(self, files: Iterable[FileRecord]) -> None:
         """Take the sums of these files again and send them again."""
         self._database.executemany(
-            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 2"
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = 0, delivery = 2"
             " WHERE directory = ? AND name = ?",
             ((file.directory, file.name) for file in files),
         )
@@ -383,7 +404,7 @@ class Ledger:
     def distrust_paths(self, run: int, paths: Iterable[bytes]) -> None:
         """The same, for paths relative to the run; what is not known is passed over."""
         self._database.executemany(
-            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 2"
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = 0, delivery = 2"
             " WHERE name = ? AND directory ="
             " (SELECT id FROM directories WHERE run = ? AND path = ?)",
             ((path[path.rfind(b"/") + 1 :], run, path[: path.rfind(b"/") + 1]) for path in paths),
@@ -542,7 +563,7 @@ class Ledger:
     def doubt(self, files: Iterable[FileRecord]) -> None:
         """Take the sums of these files again, and let rsync compare them by content."""
         self._database.executemany(
-            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = NULL, delivery = 4"
+            "UPDATE files SET md5 = CASE md5 WHEN x'' THEN md5 END, ctime_ns = 0, delivery = 4"
             " WHERE directory = ? AND name = ?",
             ((file.directory, file.name) for file in files),
         )

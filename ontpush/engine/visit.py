@@ -6,7 +6,7 @@ of all, and what has to be sent anew is taken out of the roll-up first.
 
 import os
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
@@ -20,8 +20,8 @@ from ontpush.engine.look import Look, Tokens
 from ontpush.engine.mark import mark_lines, md5_of_rollup, take_back
 from ontpush.engine.publish import install, publish, withdraw_everything
 from ontpush.engine.recover import believe_mark, recover_listed
+from ontpush.engine.reread import read_again, reread
 from ontpush.engine.rollup import write_whole
-from ontpush.engine.rotten import rotten_files
 from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import is_due, stalls, take_stock, unreadable_paths
 from ontpush.engine.tick import RunInHand, Tick
@@ -168,6 +168,8 @@ class Visit:
             self._carry()
         self._publish()
         self._raise_trouble(look)
+        if tick.ledger.doubted_after(run.id) is not None:
+            self._reread(look)
         if self._is_finished(look):
             self._finish()
         else:
@@ -218,6 +220,20 @@ class Visit:
         if trouble:
             raise file_trouble(self.run.relative, trouble, "the rest was sent")
 
+    def _reread(self, look: Optional[Look]) -> None:
+        """Take all sums anew: the cluster, or a person, doubts them. RunFailed."""
+        tick, run = self._tick, self.run
+        tick.progress.begin(run.relative, "hashing", self.record.files, self.record.bytes)
+        lost, trouble = reread(tick, run)
+        if tick.ledger.totals(run.id).unsent:
+            self._carry()
+        self._publish()
+        self._raise_trouble()
+        if trouble:
+            raise file_trouble(run.relative, trouble, "the next tick reads it again")
+        if lost and not self._is_finished(look):
+            raise self._kept(lost[0])
+
     # -- finishing ----------------------------------------------------------------------
 
     def _is_finished(self, look: Optional[Look]) -> bool:
@@ -252,26 +268,40 @@ class Visit:
             different = confirm(tick, run, tick.ledger.totals(run.id))
             if not different:
                 return
-            for path in different[:_NAMED_FILES]:
-                self._log(words.LOG_WARN, f"differs at the destination, sent again: {shown(path)}")
-            if len(different) > _NAMED_FILES:
-                more = plural(len(different) - _NAMED_FILES, "file")
-                self._log(words.LOG_WARN, f"differ at the destination, sent again: {more} more")
-            self._send_again(different)
+            found = read_again(run.path, tick.ledger.files_at(run.id, different), 1)
+            kept = {file.path for file in found.other} | {path for path, _ in found.trouble}
+            touched = {file.path for file in found.touched} | {words.ROLLUP}
+            again = [path for path in different if path not in kept]
+            if again:
+                self._tell_different(again, touched)
+                self._send_again(again)
+            if kept:
+                raise self._kept(min(kept))
         raise RunFailed(
             f"{shown(different[0])} and perhaps others differ at the destination however often they"
             " are sent: look at the disks and the memory of both ends",
             run.relative,
         )
 
+    def _kept(self, path: bytes) -> RunFailed:
+        """Why a file that differs at the destination is not sent there."""
+        return RunFailed(
+            f"{shown(path)} reads otherwise than when it was hashed, and nobody changed it: this"
+            " disk is failing; the copy at the destination is kept as it is (if `ontpush verify`"
+            " there finds that one bad too, touch the file here, and it is sent)",
+            self.run.relative,
+        )
+
+    def _tell_different(self, paths: List[bytes], touched: Set[bytes]) -> None:
+        for path in paths[:_NAMED_FILES]:
+            whose = "" if path in touched else " (disk and sum agree here: the copy was corrupt)"
+            what = f"differs at the destination, sent again: {shown(path)}{whose}"
+            self._log(words.LOG_WARN, what)
+        if len(paths) > _NAMED_FILES:
+            more = plural(len(paths) - _NAMED_FILES, "file")
+            self._log(words.LOG_WARN, f"differ at the destination, sent again: {more} more")
+
     def _send_again(self, different: List[bytes]) -> None:
-        rotten = rotten_files(self._tick.ledger, self.run, different)
-        if rotten:
-            raise RunFailed(
-                f"{shown(rotten[0])} reads otherwise than when it was hashed, and nobody changed"
-                " it: this disk is failing; the copy at the destination is kept as it is",
-                self.run.relative,
-            )
         with self._tick.ledger.writing():
             self._tick.ledger.distrust_paths(self.run.id, different)
         self._carry()
