@@ -702,6 +702,63 @@ def test_a_mark_or_roll_up_that_is_no_file_is_none(
     assert is_verified(pushed)
 
 
+def limit(monitor: Program, name: str, value: int) -> None:
+    """Let one instrument cost less than it may."""
+    where = monitor.modules / "sitecustomize.py"
+    where.write_text(f"import ontpush.cluster.limits as limits\nlimits.{name} = {value}\n")
+
+
+def test_a_directory_of_millions_is_its_instruments_fault_and_holds_up_no_other(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    limit(monitor, "MOST_ENTRIES", 100)
+    beat(root / "evil")
+    (root / "evil" / "full").mkdir()
+    for number in range(200):
+        (root / "evil" / "full" / str(number)).touch()
+    assert check_only_gridion_is_believed(monitor, pushed, mailbox)[0] == "failed: evil"
+    ticked(monitor)
+    assert mailbox.mails() == []
+    shutil.rmtree(root / "evil" / "full")
+    monitor.settings["silent_minutes"] = 10**6
+    clock = f"import time\n_now = time.time\ntime.time = lambda: _now() + {25 * HOUR}\n"
+    (monitor.modules / "sitecustomize.py").write_text(clock)
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was failed: evil"]
+
+
+def test_a_tree_that_takes_too_long_is_its_instruments_fault_and_holds_up_no_other(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    limit(monitor, "MOST_SECONDS", 0)
+    beat(root / "evil")
+    subjects = check_only_gridion_is_believed(monitor, pushed, mailbox)
+    assert "failed: evil" in subjects
+
+
+def test_heartbeats_without_number_are_their_instruments_fault(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    limit(monitor, "MOST_HEARTBEATS", 10)
+    beat(root / "evil")
+    for number in range(20):
+        (root / "evil" / ".ontpush" / f"{number}.json").touch()
+    assert check_only_gridion_is_believed(monitor, pushed, mailbox)[0] == "failed: evil"
+
+
+def test_an_instrument_of_too_many_runs_is_told_and_fills_no_disk_with_its_memory(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
+) -> None:
+    limit(monitor, "MOST_RUNS", 3)
+    beat(root / "evil", *(done_run(f"r{number}") for number in range(9)))
+    for number in range(9):
+        (root / "evil" / f"r{number}" / "pod5").mkdir(parents=True)
+        (root / "evil" / f"r{number}" / "rsync.done").touch()
+    assert check_only_gridion_is_believed(monitor, pushed, mailbox)[0] == "failed: evil"
+    facts = json.loads((monitor.state / "instruments" / "evil.json").read_text())
+    assert len(facts["runs"]) <= 3
+
+
 # -- how it is called -----------------------------------------------------------------------
 
 

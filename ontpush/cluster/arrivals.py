@@ -6,10 +6,12 @@ a tick costs what is new, not what there is.
 
 import contextlib
 import os
+import stat
 import time
 import zlib
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of
@@ -22,15 +24,15 @@ from ontpush.cluster.memory import (
     Remembered,
     Standing,
 )
+from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import md5_of_rollup, read_mark
 from ontpush.facts.names import below, shown
+from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
 _DAY = 86400
 _HOUR = 3600
-# It is read while nothing else is looked at. A run of ten million files has a smaller one.
-_LARGEST_ROLLUP = 1 << 30
 _NOTHING_VOUCHES = (
     "the instrument calls it done, and no rsync.done here vouches for the md5sum beside it: one of"
     " them is damaged or missing"
@@ -56,7 +58,7 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
             # A mark that was renamed together with its run was never made for what lies here.
             if mark is None or mark.get("run") != shown(run):
                 return None
-            if os.lstat(where + b"/" + ROLLUP).st_size > _LARGEST_ROLLUP:
+            if os.lstat(where + b"/" + ROLLUP).st_size > limits.LARGEST_ROLLUP:
                 return None
             rollup = md5_of_rollup(where)
             made_ns = os.lstat(where + b"/" + DONE_MARK).st_mtime_ns
@@ -127,13 +129,19 @@ def take_note(
     remembered = remembered._replace(known_since=known_since)
     moment = _Moment(instrument.base, beat.arrived_at if beat else 0, now, is_new)
     runs = dict(remembered.runs)
-    for run, facts in _candidates(instrument, beat, remembered, now):
+    is_due = _search_is_due(instrument.name, beat, remembered, now)
+    found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
+    for run, facts in _candidates(beat, found):
         name = run.decode("utf-8", "surrogateescape")
         standing = runs.get(name)
-        if not _is_known(standing, facts):
-            new = _look(moment, run, standing, facts)
-            if new:
-                runs[name] = new
+        if _is_known(standing, facts):
+            continue
+        new = _look(moment, run, standing, facts)
+        if new and standing is None and len(runs) >= limits.MOST_RUNS:
+            fault = f"more than {limits.MOST_RUNS:,} runs"
+        elif new:
+            runs[name] = new
+    remembered = remembered._replace(fault=fault)
     for name, standing in runs.items():
         if not _is_over(standing.since, remind_seconds, now):
             continue
@@ -142,7 +150,7 @@ def take_note(
             runs[name] = check_again(standing, now)._replace(tries=0, found_bad=0)
         elif standing.verdict == UNVOUCHED:
             runs[name] = standing._replace(since=now, found_bad=0)
-    if not _search_is_due(instrument.name, beat, remembered, now):
+    if not is_due:
         return remembered._replace(runs=runs)
     kept = {run: each for run, each in runs.items() if is_there(instrument.base, run)}
     return remembered._replace(runs=kept, searched_at=now)
@@ -156,20 +164,23 @@ def _is_over(begun: int, seconds: float, now: int) -> bool:
 def is_there(base: bytes, run: str) -> bool:
     """Whether there is a directory where the run should be, as far as one can see."""
     path = os.path.join(base, run.encode("utf-8", "surrogateescape"))
-    return os.path.isdir(path) or not os.path.isdir(base)
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        # What a server fails to tell just now has not gone.
+        return why_unread(error) == "passing" or not os.path.isdir(base)
 
 
 def _candidates(
-    instrument: Instrument, beat: Optional[Heartbeat], remembered: Remembered, now: int
+    beat: Optional[Heartbeat], found: List[bytes]
 ) -> Iterator[Tuple[bytes, Optional[RunFacts]]]:
     told = beat.runs if beat else {}
     for run, facts in told.items():
         if facts.state == DONE:
             yield run, facts
-    if _search_is_due(instrument.name, beat, remembered, now):
-        for run in _done_runs(instrument.base):
-            if run not in told:
-                yield run, None
+    for run in found:
+        if run not in told:
+            yield run, None
 
 
 def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered, now: int) -> bool:
@@ -185,12 +196,19 @@ def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered,
     return not last <= remembered.searched_at <= now
 
 
-def _done_runs(base: bytes) -> List[bytes]:
-    return [
-        below(found.path, base)
-        for found in find_runs(base, lambda _: None)
-        if any(entry.name == DONE_MARK for entry in found.entries)
-    ]
+def _done_runs(base: bytes) -> Tuple[List[bytes], str]:
+    """The runs below with a done mark, and what was too much to be searched, if anything was."""
+    found: List[bytes] = []
+    try:
+        with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
+            found.extend(
+                below(each.path, base)
+                for each in find_runs(base, lambda _: None)
+                if any(entry.name == DONE_MARK for entry in each.entries)
+            )
+    except TooMuch as error:
+        return found, str(error)
+    return found, ""
 
 
 def _is_known(standing: Optional[Standing], facts: Optional[RunFacts]) -> bool:

@@ -1,13 +1,16 @@
 """What is wrong with an instrument or a run at this moment, and what to do about it."""
 
+import contextlib
 import os
 import time
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument, why_lost
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.memory import GOOD, UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
+from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
 from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown, steady
@@ -289,6 +292,15 @@ def of_runs(
     instrument: Instrument, beat: Optional[Heartbeat], remembered: Remembered
 ) -> Iterator[Condition]:
     """What is wrong with any run of an instrument."""
+    if remembered.fault:
+        yield Condition(
+            words.FAILED,
+            instrument.name,
+            "",
+            f"{instrument.name} holds more than is looked at: {remembered.fault}",
+            f"See what fills {shown(instrument.base)}, and move away what is no run.",
+            same=remembered.fault,
+        )
     for path, facts in beat.runs.items() if beat else ():
         if facts.warning or facts.state in (words.FAILED, words.STALLED):
             yield from of_run(instrument, path.decode("utf-8", "surrogateescape"), facts)
@@ -301,6 +313,12 @@ def of_runs(
 def _is_receiving(instrument: Instrument, beat: Heartbeat, seconds: float) -> bool:
     """Whether a long tick is at work: a heartbeat comes only at its end, but files come in."""
     since = time.time() - seconds
+    with contextlib.suppress(TooMuch), allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
+        return _has_come(instrument, beat, since)
+    return False
+
+
+def _has_come(instrument: Instrument, beat: Heartbeat, since: float) -> bool:
     for found in find_runs(instrument.base, lambda _: None):
         facts = beat.runs.get(os.path.relpath(found.path, instrument.base))
         if facts and facts.state in (words.DONE, words.SKIPPED):
@@ -321,6 +339,6 @@ def _data_directories(run: bytes) -> Iterator[bytes]:
 def _directories_in(directory: bytes) -> List[bytes]:
     try:
         with os.scandir(directory) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            return [entry.path for entry in counted(entries) if entry.is_dir(follow_symlinks=False)]
     except OSError:  # gone, or not to be read: nothing is seen to come in
         return []

@@ -4,8 +4,10 @@ An instrument is called what its directory is called, whatever it says of itself
 """
 
 import os
+from itertools import islice
 from typing import Collection, Iterator, List, NamedTuple, Optional, Tuple
 
+from ontpush.cluster import limits
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
@@ -76,13 +78,17 @@ def _directories(root: bytes) -> Iterator[bytes]:
 def heartbeats_in(base: bytes) -> List[Tuple[int, bytes]]:
     """When each heartbeat below `base` arrived, in nanoseconds, and its path.
 
-    Where the place of the heartbeats cannot be read it stands for one: reading it will tell why.
+    Where the place of the heartbeats cannot be read, or holds too many, it stands for one: reading
+    it will tell why.
     """
     directory = os.path.join(base, HEARTBEAT_DIRECTORY)
     if os.path.islink(directory):
         return []
     try:
-        names = sorted(os.listdir(directory))
+        with os.scandir(directory) as entries:
+            names = sorted(each.name for each in islice(entries, limits.MOST_HEARTBEATS))
+            if next(entries, None) is not None:
+                return [(0, directory)]
         paths = [os.path.join(directory, name) for name in names if name.endswith(b".json")]
         return [(os.lstat(path).st_ctime_ns, path) for path in paths]
     except (FileNotFoundError, NotADirectoryError):

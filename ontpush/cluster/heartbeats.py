@@ -4,12 +4,12 @@ import json
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.inside import relative_path
 from ontpush.facts import words
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 
-_LARGEST = 16 << 20
 _LONGEST_TEXT = 2000
 _LARGEST_NUMBER = 1 << 63
 _MOST_DIGITS = 30
@@ -69,6 +69,11 @@ def read_heartbeat(path: bytes) -> Heartbeat:
     faults: List[str] = []
     listed = facts.get("runs")
     for each in listed if isinstance(listed, list) else []:
+        if len(runs) >= limits.MOST_RUNS:
+            faults.insert(
+                0, f"it lists more than {limits.MOST_RUNS:,} runs: others are passed over"
+            )
+            break
         try:
             runs[relative_path(each["run"])] = _run_facts(each)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -88,11 +93,11 @@ def read_heartbeat(path: bytes) -> Heartbeat:
 def _load(path: bytes) -> Dict[str, Any]:
     try:
         with open_regular(path) as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(limits.LARGEST_HEARTBEAT + 1)
     except OSError as error:
         raise BadHeartbeat(error.strerror or str(error)) from error
-    if len(content) > _LARGEST:
-        raise BadHeartbeat(f"it is larger than {_LARGEST >> 20} MiB")
+    if len(content) > limits.LARGEST_HEARTBEAT:
+        raise BadHeartbeat(f"it is larger than {limits.LARGEST_HEARTBEAT >> 20} MiB")
     try:
         facts = json.loads(content.decode("utf-8", "replace"), parse_int=_short_int)
     except (ValueError, RecursionError) as error:

@@ -70,13 +70,14 @@ class Remembered(NamedTuple):
     """What is known of one instrument: its runs by path, when its tree was searched last.
 
     `known_since` is when it was first seen, or expected; `quiet_at` when it was found last that
-    nothing comes in, of one that is silent.
+    nothing comes in, of one that is silent. `fault` says what was too much in the last search.
     """
 
     runs: Dict[str, Standing]
     searched_at: int
     known_since: int
     quiet_at: int = 0
+    fault: str = ""
 
 
 class Memory:
@@ -110,7 +111,10 @@ class Memory:
         # Whoever is remembered at all is known: no mark of a run that is not is believed unread.
         known_since = max(1, _whole(facts.get("known_since")))
         searched_at, quiet_at = _whole(facts.get("searched_at")), _whole(facts.get("quiet_at"))
-        return Remembered(_standings(facts.get("runs")), searched_at, known_since, quiet_at)
+        runs, fault = _standings(facts.get("runs")), str(facts.get("fault", ""))
+        return Remembered(
+            runs, searched_at, known_since, quiet_at, shown(fault.encode(errors="replace"))
+        )
 
     def save(self, instrument: str, remembered: Remembered) -> None:
         """Write it down. TryLater."""

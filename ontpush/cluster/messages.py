@@ -1,8 +1,10 @@
 """What is told to people: one message for each thing that happened, with the run's facts."""
 
 import os
+from itertools import islice
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.conditions import Condition
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
@@ -182,7 +184,9 @@ def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
     found: Dict[str, str] = {}
     try:
         with opened_inside(base, run) as directory:
-            for name in sorted(filter(is_final_summary, map(os.fsencode, os.listdir(directory)))):
+            with os.scandir(path_of(directory)) as entries:
+                names = [each.name for each in islice(entries, limits.MOST_ENTRIES)]
+            for name in sorted(filter(is_final_summary, names)):
                 with open_regular(path_of(directory) + b"/" + name) as file:
                     found.update(_pairs(file.read(1 << 16)))
     except OSError:

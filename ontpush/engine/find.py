@@ -4,6 +4,7 @@ import errno
 import os
 from typing import Callable, Iterator, List, NamedTuple
 
+from ontpush.engine.allowance import counted
 from ontpush.facts.minknow import (
     is_data_folder,
     is_final_summary,
@@ -59,9 +60,9 @@ def _to_search(entries: "List[os.DirEntry[bytes]]", directly_in_source: bool) ->
 
 
 def list_directory(directory: bytes) -> "List[os.DirEntry[bytes]]":
-    """What lies directly in `directory`. OSError."""
+    """What lies directly in `directory`. OSError; TooMuch where an allowance is used up."""
     with os.scandir(directory) as entries:
-        return list(entries)
+        return list(counted(entries))
 
 
 def is_run(entries: "List[os.DirEntry[bytes]]") -> bool:

@@ -1,0 +1,16 @@
+"""What one instrument may cost, whatever it sends; what exceeds that is told by its name.
+
+A fleet that is far from any of these is the rule: they keep one that went wild, or that a stranger
+sends for, from filling the disk of the state or holding up the look at all others.
+"""
+
+LARGEST_HEARTBEAT = 16 << 20  # bytes
+# It is read while nothing else is looked at. A run of ten million files has a smaller one.
+LARGEST_ROLLUP = 1 << 30  # bytes
+# An instrument has one, and keeps one of each name that it had before.
+MOST_HEARTBEATS = 1000
+# Told by a heartbeat, or remembered.
+MOST_RUNS = 20_000
+# Of directories, in one search of its tree; a run's own directories are not searched.
+MOST_ENTRIES = 500_000
+MOST_SECONDS = 60.0
