@@ -198,3 +198,34 @@ def test_a_run_that_goes_meanwhile_is_told_and_the_others_are_hashed(
     assert [run["run"] for run in ran.json["data"]["runs"]] == [str(runs[0]), str(runs[2])]
     assert [error["run"] for error in ran.json["errors"]] == [str(runs[1])]
     assert coreutils_agree(runs[2])
+
+
+def test_a_run_in_which_everything_is_too_new_has_no_roll_up(
+    program: Program, run: SimulatedRun
+) -> None:
+    run.write_all()
+    program.settings["settle"] = 3600
+    assert program.run("hash", run.path).code == 0
+    assert not (run.path / "md5sum").exists()
+    age(run.path, 7200)
+    put_clock = program.put_clock_forward
+    put_clock(7200)
+    assert program.run("hash", run.path).code == 0
+    assert coreutils_agree(run.path)
+    for path in run.path.rglob("*"):
+        if path.is_file() and path.name != "md5sum":
+            path.write_text("other")
+    put_clock(0)
+    assert program.run("hash", run.path).code == 0
+    assert not (run.path / "md5sum").exists()
+
+
+def test_the_roll_up_of_a_run_without_a_file_is_kept(program: Program, run: SimulatedRun) -> None:
+    run.write_all()
+    assert program.run("hash", "--no-sidecars", run.path).code == 0
+    before = (run.path / "md5sum").read_bytes()
+    for path in run.path.rglob("*"):
+        if path.is_file() and path.name != "md5sum":
+            path.unlink()
+    assert program.run("hash", run.path).code == 0
+    assert (run.path / "md5sum").read_bytes() == before

@@ -547,3 +547,29 @@ def test_a_file_that_cannot_be_read_beside_large_ones_is_the_trouble_of_its_run_
     assert "Permission denied" in error["message"]
     program.pushed(data, arrived)
     assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_no_message_names_a_run_twice(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    os.mkfifo(run.path / "pipe")
+    with mode(run.path, 0o311):
+        refused = [
+            program.push(data, arrived),
+            program.run("verify", run.path),
+            program.run("retry", run.path / "pod5_pass"),
+        ]
+    with mode(run.final_summary, 0):
+        refused.append(program.push(data, arrived))
+    with mode(arrived / run.path.relative_to(data), 0o555):
+        refused.append(program.push(data, arrived))
+    for ran in refused:
+        assert ran.code, ran
+    lines = [line for ran in refused for line in ran.err.splitlines()]
+    lines += program.log_file.read_text().splitlines()
+    assert any("pipe" in line for line in lines)
+    for line in lines:
+        # rsync's own words are after `did not arrive:`, and name what lies at the other end.
+        assert line.partition("rsync: ")[0].count(run.path.name) <= 1, line

@@ -162,7 +162,7 @@ def _hash_run(work: _Work, found: Found) -> _Hashed:
         work.heed_skip(found.path)
         trouble += sum_files(ledger, found.path, files, work.how, work.on_file)[1]
     work.heed_skip(found.path)
-    _write_rollup(ledger, record)
+    _write_rollup(ledger, record, look.unsettled if look else 0)
     if trouble:
         raise file_trouble(found.path, trouble, "the other files have their sums")
     work.log.event(LOG_SCAN, found.path, "{} with sums".format(plural(record.files, "file")))
@@ -192,8 +192,12 @@ def _reread(work: _Work, record: RunRecord) -> List[FileTrouble]:
     return each_doubted(work.ledger, record.id, judge)
 
 
-def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
-    """Write the roll-up, unless the one that lies there says the same."""
+def _write_rollup(ledger: Ledger, record: RunRecord, unsettled: int) -> None:
+    """Write the roll-up, unless the one that lies there says the same.
+
+    One without a line is none for `md5sum -c`: where every file is too new there is no roll-up, and
+    where there is no file at all the one that lies there is the last that is known of them.
+    """
 
     def lines() -> Iterator[bytes]:
         return (line_for(*listed) for listed in ledger.summed(record.id))
@@ -201,8 +205,12 @@ def _write_rollup(ledger: Ledger, record: RunRecord) -> None:
     there = md5_of_rollup(record.path)
     if there and there == md5_and_size(lines())[0]:
         return
+    path = os.path.join(record.path, ROLLUP)
     try:
-        write_whole(os.path.join(record.path, ROLLUP), lines())
+        if next(lines(), None) is not None:
+            write_whole(path, lines())
+        elif unsettled and there:
+            os.unlink(path)
     except OSError as error:
         raise unwritten(ROLLUP, error, record.path) from error
 

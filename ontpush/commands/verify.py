@@ -1,6 +1,5 @@
 """`verify`: checks runs against their roll-ups, on the sequencer or on the cluster."""
 
-import os
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import open_run
@@ -10,7 +9,15 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.look import exclusion
 from ontpush.engine.progress import InHand, Progress
 from ontpush.facts.names import for_json, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import FileFailed, RunFailed, Trouble, TryLater, WrongCall, unread
+from ontpush.facts.trouble import (
+    FileFailed,
+    RunFailed,
+    Trouble,
+    TryLater,
+    WrongCall,
+    place_in,
+    unread,
+)
 from ontpush.facts.words import LOG_FAIL, LOG_WARN
 from ontpush.result import Result
 from ontpush.settings import courteous, state_dir
@@ -35,8 +42,7 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
             troubles.append(error)
             continue
         except OSError as error:
-            where = shown(os.fsencode(error.filename)) if error.filename else "the run"
-            troubles.append(unread(where, error, run))
+            troubles.append(unread(place_in(run, error), error, run))
             continue
         runs.append(_facts(run, inspection))
         lines.append(_line(run, inspection))

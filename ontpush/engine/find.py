@@ -11,7 +11,6 @@ from ontpush.facts.minknow import (
     is_service_directory,
     is_summary,
 )
-from ontpush.facts.names import shown
 from ontpush.facts.trouble import RunFailed, WrongCall
 
 Complain = Callable[[RunFailed], None]
@@ -89,10 +88,10 @@ def open_run(path: bytes) -> Found:
     try:
         entries = list_directory(path)
     except OSError as error:
-        raise WrongCall(f"{shown(path)}: {error.strerror}", run=path) from error
+        raise WrongCall(error.strerror or str(error), run=path) from error
     if not is_run(entries):
         raise WrongCall(
-            f"{shown(path)}: no run: it holds neither a data folder (pod5_pass, fastq_pass, …)"
+            "no run: it holds neither a data folder (pod5_pass, fastq_pass, …)"
             " nor a final_summary or sequencing_summary file",
             run=path,
         )

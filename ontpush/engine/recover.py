@@ -105,7 +105,8 @@ def _adopt(tick: Tick, run: RunInHand) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, BadLine) as error:
-        tick.log.event(LOG_WARN, run.relative, f"md5sum cannot be used: {error}")
+        why = getattr(error, "strerror", None) or error
+        tick.log.event(LOG_WARN, run.relative, f"md5sum cannot be used: {why}")
         return False
     return True
 

@@ -4,6 +4,7 @@ Names go by `--files-from --from0`, so that any name arrives.
 """
 
 import contextlib
+import os
 import re
 import tempfile
 import threading
@@ -239,4 +240,4 @@ def send(transport: Transport, root: bytes, name: bytes, only_over_another: bool
     with Sending(transport, root, [name], own_flags=flags) as sending:
         complete, complaints = sending.finish()
     if not complete or (name not in sending.arrived and not only_over_another):
-        raise RunFailed(f"{shown(name)} did not arrive: {why_not(complaints)}")
+        raise RunFailed(f"{shown(os.path.basename(name))} did not arrive: {why_not(complaints)}")

@@ -149,7 +149,10 @@ class Visit:
             tick.ledger, tick.rules, self.record, self._found, known, full
         )
         for path in look.special if look else ():
-            self._log(words.LOG_WARN, f"left out, neither file nor link: {shown(path)}")
+            self._log(
+                words.LOG_WARN,
+                f"left out, neither file nor link: {shown(below(path, self.run.path))}",
+            )
         return look
 
     def _take_mark_back(self, was_done: bool) -> None:

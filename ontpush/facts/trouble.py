@@ -156,8 +156,14 @@ class Interrupted(BaseException):
 
 def run_failed(error: OSError, run: bytes) -> RunFailed:
     """What the system says of one file of a run, or of the run itself."""
-    where = shown(os.fsencode(error.filename)) if error.filename else "the run"
-    return RunFailed(f"{where}: {error.strerror or error}", run)
+    return RunFailed(f"{place_in(run, error)}: {error.strerror or error}", run)
+
+
+def place_in(run: bytes, error: OSError) -> str:
+    """What an error is about, for a line that names the run: what lies in it from there on."""
+    path = os.fsencode(error.filename) if error.filename else b""
+    _, is_inside, inside = (path + b"/").partition(b"/" + run.strip(b"/") + b"/")
+    return shown(inside[:-1] if is_inside else path) or "the run"
 
 
 def why_unread(error: OSError) -> str:
