@@ -30,6 +30,7 @@ WHOLE: Final = (
     "docs/keys.md",
     "docs/removal.md",
     "docs/upgrade.md",
+    INTERFACE,
 )
 PROMISING: Final = re.compile(r"\b(never|always|only|every|nothing|nobody|none)\b", re.IGNORECASE)
 HEAD: Final = """\
@@ -37,7 +38,7 @@ HEAD: Final = """\
 
 Each sentence stands so in the file that is named; the tests below it fail when it is broken. Made
 from `tests/promises.yml` by `./inv promises`. Of {whole}, every sentence with *never*, *always*,
-*only*, *every* or *nothing* is here; of the other pages, what others rely on.
+*only*, *every* or *nothing* is here; `interface.md` is looked at where it lies beside the checkout.
 """
 
 

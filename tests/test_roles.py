@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.role_pages import ROLES, options, page
+from tests.role_pages import CHECKOUT, ROLES, options, page
 
 every_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
@@ -33,6 +33,14 @@ def test_every_default_has_the_comment_that_its_argument_spec_has(role: Path) ->
 @every_role
 def test_the_table_in_the_readme_is_made_from_the_argument_specs(role: Path) -> None:
     assert (role / "README.md").read_text(encoding="utf-8") == page(role), "run ./inv reference"
+
+
+def test_roles_and_playbooks_use_built_in_modules_only() -> None:
+    parts = (role for name in ("roles", "playbooks") for role in (CHECKOUT / name).rglob("*.yml"))
+    text = "".join(part.read_text(encoding="utf-8") for part in parts)
+    modules = re.findall(r"^ +(?:- )?(\w+\.\w+\.\w+):", text, re.MULTILINE)
+    assert modules
+    assert [module for module in modules if not module.startswith("ansible.builtin.")] == []
 
 
 def test_both_roles_are_looked_at() -> None:
