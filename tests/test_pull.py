@@ -1131,3 +1131,76 @@ def test_status_on_the_cluster_shows_the_fleet(done: Path, login: Program) -> No
     (facts,) = login.run("status", "--json").json["data"]["runs"]
     assert (facts["instrument"], facts["state"], facts["verdict"]) == ("mk1c", "done", "verified")
     assert "verified" in login.run("status").out
+
+
+# -- what one sequencer may cost ------------------------------------------------------------------
+
+
+def limit(login: Program, name: str, value: int) -> None:
+    """Let a sequencer cost less than it may."""
+    where = login.modules / "sitecustomize.py"
+    where.write_text(f"import ontpush.cluster.limits as limits\nlimits.{name} = {value}\n")
+
+
+def staged(login: Program, name: str) -> list[Path]:
+    return list((login.state / "pull").rglob(name))
+
+
+def test_heartbeats_without_number_are_not_staged(
+    login: Program, program: Program, run: SimulatedRun
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    for number in range(200):
+        (run.root / ".ontpush" / f"{number}.json").write_text("{}")
+    limit(login, "MOST_HEARTBEATS", 5)
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "more than 5 heartbeats" in ran.err
+
+
+def test_a_heartbeat_without_end_is_not_staged(
+    login: Program, program: Program, run: SimulatedRun
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    limit(login, "LARGEST_HEARTBEAT", 10)
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "no heartbeat there of less than 10 B" in ran.err
+    assert not staged(login, "lab.json")
+
+
+@pytest.mark.parametrize("name", ["LARGEST_ROLLUP", "MOST_STAGED"])
+def test_roll_ups_without_end_are_not_staged(
+    login: Program, program: Program, run: SimulatedRun, name: str
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    limit(login, name, 10)
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "more than 10 B" in ran.err
+    if name == "LARGEST_ROLLUP":
+        assert not staged(login, "md5sum")
+
+
+@pytest.mark.parametrize("change", [{"files": "x"}, {"unheard": 1}, {"token": None}])
+def test_one_bad_record_of_what_was_pulled_costs_one_record(
+    login: Program, program: Program, run: SimulatedRun, data: Path, root: Path, change: Any
+) -> None:
+    run.write_all()
+    SimulatedRun(data, group="other", files=1).write_all()
+    hashed(program, data)
+    pulled(login)
+    memory = login.state / "pull" / "mk1c.json"
+    facts = json.loads(memory.read_text())
+    kept = json.loads(memory.read_text())
+    facts["runs"][str(run.path.relative_to(data))].update(change)
+    memory.write_text(json.dumps(facts))
+    (root / "mk1c").rename(root / "away")
+    ran = login.run("pull")
+    assert (ran.code, "was there, and is not" in ran.err) == (69, True), ran
+    (root / "away").rename(root / "mk1c")
+    assert {each["state"] for each in pulled(login).values()} == {"done"}
+    assert json.loads(memory.read_text())["runs"].keys() == kept["runs"].keys()

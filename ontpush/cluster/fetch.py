@@ -6,12 +6,13 @@ The same calls as a push, in the other direction: the key there can read and not
 import os
 from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
-from ontpush.facts.names import from_rsync
+from ontpush.facts.names import from_rsync, human_size
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP
 
@@ -20,13 +21,17 @@ def fetch_heartbeat(transport: Transport, stage: bytes) -> Heartbeat:
     """What the last `ontpush hash --all` over there left, kept below `stage`. Trouble."""
     place = os.fsdecode(HEARTBEAT_DIRECTORY)
     flags = ["-r", "--delete", f"--include=/{place}/", f"--include=/{place}/*.json", "--exclude=*"]
-    with Call(transport, stage, None, flags) as call:
+    flags.append(f"--max-size={limits.LARGEST_HEARTBEAT}")
+    with _Heartbeats(transport, stage, None, flags) as call:
         complete, complaints = call.finish()
     if not complete:
         raise RunFailed(f"its heartbeat there cannot be fetched: {why_not(complaints)}")
     found = heartbeats_in(stage)
     if not found:
-        raise RunFailed("there is no heartbeat there: `ontpush hash --all` has not run yet")
+        raise RunFailed(
+            f"there is no heartbeat there of less than {human_size(limits.LARGEST_HEARTBEAT)}:"
+            " `ontpush hash --all` has not run yet"
+        )
     try:
         # One that was given another name left its old heartbeat behind.
         return read_heartbeat(max(found)[1])
@@ -37,6 +42,34 @@ def fetch_heartbeat(transport: Transport, stage: bytes) -> Heartbeat:
         ) from error
 
 
+class _Heartbeats(Call):
+    """Fetches heartbeats, and is ended where there are too many."""
+
+    count = 0
+
+    def on_line(self, _item: bytes, _size: int, _name: bytes) -> None:
+        """Count it. RunFailed."""
+        self.count += 1
+        if self.count > limits.MOST_HEARTBEATS:
+            raise RunFailed(
+                f"more than {limits.MOST_HEARTBEATS:,} heartbeats lie there: remove those of other"
+                " names"
+            )
+
+
+class _Rollups(Sending):
+    """Fetches roll-ups, and is ended where they would fill the disk here."""
+
+    staged = 0
+
+    def on_line(self, item: bytes, size: int, name: bytes) -> None:
+        """Count also what lies here as it is there. RunFailed."""
+        super().on_line(item, size, name)
+        self.staged += size
+        if self.staged > limits.MOST_STAGED:
+            raise RunFailed(f"its roll-ups are more than {human_size(limits.MOST_STAGED)}")
+
+
 def fetch_rollups(
     transport: Transport, stage: bytes, runs: FrozenSet[bytes]
 ) -> Tuple[Dict[bytes, bytes], Optional[str]]:
@@ -45,12 +78,14 @@ def fetch_rollups(
     One that is not there is nothing to complain of: its run has just gone, or has no sums yet.
     """
     names = sorted(run + b"/" + ROLLUP for run in runs)
-    with Sending(transport, stage, names) as call:
+    # What is larger is left out without a word.
+    flags = [f"--max-size={limits.LARGEST_ROLLUP}"]
+    with _Rollups(transport, stage, names, own_flags=flags) as call:
         _, complaints = call.finish()
     came = {run for run in runs if run + b"/" + ROLLUP in call.arrived}
     worse = list(filter(is_of_rsync, complaints))
     if len(runs - came) > sum(map(has_vanished, complaints)):
-        worse += complaints
+        worse += complaints or [f"it is more than {human_size(limits.LARGEST_ROLLUP)}"]
     return {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}, next(iter(worse), None)
 
 

@@ -11,6 +11,8 @@ LARGEST_ROLLUP = 1 << 30  # bytes
 MOST_HEARTBEATS = 1000
 # Told by a heartbeat, or remembered.
 MOST_RUNS = 20_000
+# Roll-ups that lie in the state for `pull`, of one sequencer.
+MOST_STAGED = 32 << 30  # bytes
 # Of directories, in one search of its tree; a run's own directories are not searched.
 MOST_ENTRIES = 500_000
 MOST_SECONDS = 60.0

@@ -1,5 +1,6 @@
 """One tick for one sequencer that is pulled from: its roll-ups, every run, its heartbeat."""
 
+import contextlib
 import json
 import os
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -231,11 +232,20 @@ def _beat(source: Source, tour: Tour, left: Heartbeat) -> None:
 
 
 def _load(path: bytes) -> Dict[str, Pulled]:
-    try:
-        listed = read_json(path).get("runs", {})
-        return {run: Pulled(**facts) for run, facts in listed.items()}
-    except (TypeError, AttributeError):
-        return {}
+    """What was pulled before; a run whose record says what we never write is new."""
+    listed = read_json(path).get("runs")
+    found: Dict[str, Pulled] = {}
+    for run, facts in listed.items() if isinstance(listed, dict) else ():
+        with contextlib.suppress(TypeError):
+            pulled = Pulled(**facts)
+            if all(map(_is_alike, pulled, Pulled("", ""))):
+                found[run] = pulled
+    return found
+
+
+def _is_alike(value: object, default: object) -> bool:
+    """Whether a value is of the type of its default, or a text in place of none."""
+    return type(value) is type(default) or (default is None and isinstance(value, str))
 
 
 def _save(path: bytes, runs: Dict[str, Pulled]) -> None:
