@@ -314,6 +314,50 @@ def test_an_empty_file_is_no_state_yet(program: Program, done: Path) -> None:
     assert database(program).stat().st_size == 0
 
 
+# -- whose it is ------------------------------------------------------------------------
+
+
+def test_a_state_that_two_hosts_would_share_is_refused_by_the_second(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    here = program.modules / "sitecustomize.py"
+    here.write_text("import socket\nsocket.gethostname = lambda: 'second'\n")
+    for ran in (
+        program.push(data, arrived),
+        program.push(data, arrived, "--dry-run"),
+        program.run("hash", "--all", data),
+    ):
+        assert ran.code == 78, ran
+        (line,) = ran.err.splitlines()
+        assert f"{program.state}: is the state of" in line
+        assert "second" in line
+        assert "state_dir" in line
+    assert program.run("status").code == 0
+    # What is advised helps.
+    Path(line.rsplit("remove ", 1)[1]).unlink()
+    assert program.pushed(data, arrived).popitem()[1]["state"] == "done"
+
+
+def test_runs_of_a_source_that_is_no_more_leave_the_status(
+    program: Program, arrived: Path, tmp_path: Path
+) -> None:
+    old, new, away = (tmp_path / name for name in ("old", "new", "away"))
+    for source in (old, away, new):
+        SimulatedRun(source, group=source.name, files=1).write_all()
+        program.pushed(source, arrived)
+    assert len(program.run("status", "--json").runs) == 3
+    old.rename(tmp_path / "gone")
+    away.rename(tmp_path / "elsewhere")
+    away.mkdir()  # as a disk leaves it that is not mounted
+    program.pushed(new, arrived)
+    shown = program.run("status", "--json").runs
+    assert {run["source"] for run in shown.values()} == {str(new), str(away)}
+    (tmp_path / "gone").rename(old)
+    assert program.pushed(old, arrived).popitem()[1]["sent_files"] == 0
+
+
 # -- what is written --------------------------------------------------------------------
 
 

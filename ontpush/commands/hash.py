@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, open_run
-from ontpush.engine.gone import check_source, note_gone
+from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere, require_own_state
 from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
 from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_aside, open_ledger
@@ -82,6 +82,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 source,
             )
             if source:
+                require_own_state(ledger, state)
                 check_source(ledger, source)
             try:
                 hashed = list(_hash_each(work, founds, troubles, skipped))
@@ -92,6 +93,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 seen = {each.record.path for each in hashed}
                 unseen = [each for each in ledger.runs(source) if each.path not in seen]
                 note_gone(ledger, unseen, sure=False)
+                note_gone_elsewhere(ledger, source)
         if heartbeat and source:
             runs = _runs_left(source, hashed, skipped, troubles)
             heartbeat.leave(1 if troubles else 0, runs)

@@ -7,7 +7,7 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import Found, find_runs
-from ontpush.engine.gone import check_source
+from ontpush.engine.gone import check_source, require_own_state
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.heartbeat import run_facts
 from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger, readable_file
@@ -56,7 +56,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
 
     if settings["dry_run"]:
         with _copy_of(state) as copy:
-            return _again_if_damaged(lambda: _dry_tick(copy, tick_with), lambda _: None)
+            return _again_if_damaged(lambda: _dry_tick(copy, state, tick_with), lambda _: None)
     with only_one(state):
         return _again_if_damaged(
             lambda: _tick(state, tick_with),
@@ -84,6 +84,7 @@ def _again_if_damaged(tick: Callable[[], Result], tell: Callable[[Trouble], None
 def _tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
     ledger = open_ledger(state)
     with ledger, damage_set_aside(ledger):
+        require_own_state(ledger, state)
         tick = tick_with(ledger)
         try:
             return _result(tick, go_round(tick))
@@ -145,9 +146,10 @@ def _copy_of(state: bytes) -> Iterator[bytes]:
         yield copy
 
 
-def _dry_tick(state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
-    ledger = open_ledger(state)
+def _dry_tick(copy: bytes, state: bytes, tick_with: Callable[[Ledger], Tick]) -> Result:
+    ledger = open_ledger(copy)
     with ledger, damage_set_aside(ledger):
+        require_own_state(ledger, state)
         tick = tick_with(ledger)
         return _result(tick, _preview(tick))
 

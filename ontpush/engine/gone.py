@@ -4,12 +4,13 @@ Where all are gone at once it is more likely that a disk is: then nothing is not
 """
 
 import os
+import socket
 import time
 from typing import Iterable, List
 
 from ontpush.engine.ledger import Ledger, RunRecord
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import SourceLost
+from ontpush.facts.trouble import BadConfiguration, SourceLost
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
 
@@ -40,10 +41,52 @@ def note_gone(ledger: Ledger, unseen: Iterable[RunRecord], sure: bool) -> List[R
 
     `sure` is a search that could read every directory: it need not be asked again.
     """
-    gone = [record for record in unseen if sure or not os.path.lexists(record.path)]
+    gone = [record for record in unseen if sure or _is_gone(record.path)]
     if gone:
         with ledger.writing():
             for record in gone:
                 ledger.update_run(record._replace(gone_at=int(time.time())))
             ledger.drop_long_gone(time.time())
     return gone
+
+
+def note_gone_elsewhere(ledger: Ledger, source: bytes) -> None:
+    """Of the runs that are not below `source`, those that are gone with or from their own source.
+
+    No tick looks for them any more, but where another source shares the state. One whose source is
+    empty may lie on a disk that is not mounted.
+    """
+    runs = ledger.runs_elsewhere(source)
+    away = {place for place in {run.source for run in runs} if place and _is_empty(place)}
+    note_gone(ledger, (run for run in runs if run.source not in away), sure=False)
+
+
+def _is_gone(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # nobody knows
+        return False
+    return False
+
+
+def _is_empty(directory: bytes) -> bool:
+    try:
+        return not os.listdir(directory)
+    except OSError:
+        return False
+
+
+def require_own_state(ledger: Ledger, state_dir: bytes) -> None:
+    """BadConfiguration where the state is that of another host: its paths mean nothing here."""
+    here = socket.gethostname()
+    owner = ledger.host(here)
+    if owner != here:
+        raise BadConfiguration(
+            "{}: is the state of {}, and this is {}: name another with --state-dir or `state_dir`,"
+            " as where two hosts share a home; if this host was renamed, remove {}".format(
+                *map(shown, (state_dir, owner.encode(), here.encode())),
+                shown(os.path.join(state_dir, b"ledger.sqlite3")),
+            )
+        )

@@ -186,6 +186,22 @@ class Ledger:
         )
         return [RunRecord(*row) for row in rows]
 
+    def runs_elsewhere(self, source: bytes) -> List[RunRecord]:
+        """Every run that is not gone and was not found below `source`."""
+        rows = self._database.execute(
+            "SELECT * FROM runs WHERE gone_at IS NULL AND source IS NOT ?", (source,)
+        )
+        return [RunRecord(*row) for row in rows]
+
+    def host(self, here: str) -> str:
+        """The host whose paths these are: `here` from now on, if there was none yet."""
+        with self.writing():
+            self._database.execute("CREATE TABLE IF NOT EXISTS host (name TEXT NOT NULL)")
+            self._database.execute(
+                "INSERT INTO host SELECT ? WHERE NOT EXISTS (SELECT 1 FROM host)", (here,)
+            )
+            return str(self._database.execute("SELECT name FROM host").fetchone()[0])
+
     def run(self, path: bytes) -> Optional[RunRecord]:
         """The run at the absolute `path`, also one that is gone."""
         row = self._database.execute("SELECT * FROM runs WHERE path = ?", (path,)).fetchone()

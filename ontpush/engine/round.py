@@ -5,7 +5,7 @@ from typing import Iterable, List, Mapping, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
-from ontpush.engine.gone import check_source, note_gone
+from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
@@ -62,6 +62,7 @@ def go_round(tick: Tick) -> Round:
         troubles += _lost(tick)
     if not _is_lost(troubles):
         _tell_gone(tick, note_gone(tick.ledger, records.values(), sure=not troubles))
+    note_gone_elsewhere(tick.ledger, tick.source)
     troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
 
