@@ -177,9 +177,20 @@ class Program:
         )
 
     def put_clock_forward(self, seconds: float) -> None:
-        """Let the program, and nothing else, live in the future."""
+        """Let the program, and nothing else, live in the future: so much time has passed for it."""
+        self.put_clock_wrong(0, passed=seconds)
+
+    def put_clock_wrong(self, seconds: float, passed: float = 0) -> None:
+        """Let the host's clock, and not those of its disks, be wrong; and so much time have passed.
+
+        In a call after one under another clock, somebody has put it in between.
+        """
+        # What Python compiled is stale within the same second only by its size.
+        shutil.rmtree(self.modules / "__pycache__", ignore_errors=True)
         (self.modules / "sitecustomize.py").write_text(
-            f"import time\n_now = time.time\ntime.time = lambda: _now() + {seconds}\n"
+            f"import time\n_now, _of = time.time, time.clock_gettime\n"
+            f"time.time = lambda: _now() + {seconds} + {passed}\n"
+            f"time.clock_gettime = lambda clock: _of(clock) + {passed}\n"
         )
 
     def processes(self) -> list[int]:

@@ -60,6 +60,7 @@ def test_a_file_from_the_future_or_of_another_age_is_taken(
     path = next(run.path.glob("pod5_pass/*"))
     time = path.stat().st_mtime + offset
     os.utime(path, (time, time))
+    program.pushed(data, arrived, "--settle", "60")
     program.put_clock_forward(61)
     (state,) = program.pushed(data, arrived, "--settle", "60").values()
     assert state["state"] == "done"

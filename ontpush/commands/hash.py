@@ -16,6 +16,7 @@ from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.reread import each_doubted, read_again, renew_sidecar
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
+from ontpush.engine.settling import this_moment
 from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import take_stock, unreadable_paths
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
@@ -74,7 +75,12 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
         with ledger, damage_set_aside(ledger):
             work = _Work(
                 ledger,
-                Rules(settings["settle"], exclusion(settings["exclude"])),
+                Rules(
+                    settings["settle"],
+                    exclusion(settings["exclude"]),
+                    can_tell=not ledger.tell_time(this_moment()),
+                    asks_disk=True,
+                ),
                 Hashing(settings["jobs"], settings["sidecars"] is not False),
                 log,
                 progress,

@@ -18,6 +18,7 @@ from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.round import Round, RunReport, go_round
 from ontpush.engine.send import temporary_trouble
+from ontpush.engine.settling import this_moment
 from ontpush.engine.stock import take_stock
 from ontpush.engine.tick import Tick
 from ontpush.engine.transport import Destination, require_rsync
@@ -46,7 +47,12 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             transport=way,
             ledger=ledger,
             outbox=os.path.join(state, b"outbox"),
-            rules=Rules(settings["settle"], exclusion(settings["exclude"])),
+            rules=Rules(
+                settings["settle"],
+                exclusion(settings["exclude"]),
+                can_tell=not ledger.tell_time(this_moment()),
+                asks_disk=not settings["dry_run"],
+            ),
             hashing=Hashing(settings["jobs"], bool(settings["sidecars"])),
             stall_seconds=settings["stall_hours"] * 3600,
             instrument=settings["instrument"],

@@ -11,6 +11,7 @@ import sqlite3
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.rollup import Listed
+from ontpush.engine.settling import Moment, Seen, seconds_put
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.times import mtime_ns
@@ -56,6 +57,17 @@ CREATE TABLE files (
     listed BLOB,                      -- the sum that the roll-up at the destination may list
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
+CREATE TABLE waiting (                -- files that have not settled, as they were seen first
+    directory INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    boot TEXT NOT NULL,               -- which start of this host
+    since REAL NOT NULL,              -- seconds after it
+    PRIMARY KEY (directory, name)
+) WITHOUT ROWID;
+CREATE TABLE last_call (boot TEXT, uptime REAL, clock REAL);
 CREATE TABLE doubted (
     run INTEGER PRIMARY KEY,          -- its files are to be read again, whatever their sums
     after BLOB NOT NULL               -- only those after this path
@@ -250,11 +262,33 @@ class Ledger:
         """All files of the run have been read again."""
         self._database.execute("DELETE FROM doubted WHERE run = ?", (run,))
 
+    def tell_time(self, now: Moment) -> float:
+        """By how many seconds this host's clock was put since the call before.
+
+        The times that were noted by it are put with it. As long as it runs on evenly there is
+        nothing to write.
+        """
+        row = self._database.execute("SELECT boot, uptime, clock FROM last_call").fetchone()
+        before = Moment(*row) if row else None
+        put = seconds_put(before, now)
+        if before and not put and before.boot == now.boot and before.uptime <= now.uptime:
+            return 0
+        with self.writing():
+            self._database.execute("DELETE FROM last_call")
+            self._database.execute("INSERT INTO last_call VALUES (?, ?, ?)", now)
+            if put:
+                self._database.execute(
+                    "UPDATE runs SET changed_ns = changed_ns + ? WHERE changed_ns != 0",
+                    (int(put * 10**9),),
+                )
+        return put
+
     def drop_long_gone(self, now: float) -> None:
         """Forget the files of runs whose directories went a week ago; their history stays."""
         of_gone = "SELECT d.id FROM directories d JOIN runs r ON r.id = d.run WHERE r.gone_at < ?"
         before = (now - _KEPT_AFTER_GONE,)
         self._database.execute(f"DELETE FROM files WHERE directory IN ({of_gone})", before)
+        self._database.execute(f"DELETE FROM waiting WHERE directory IN ({of_gone})", before)
         self._database.execute(f"DELETE FROM directories WHERE id IN ({of_gone})", before)
         # What its roll-up at the destination lists is forgotten too: coming back, it begins anew.
         self._database.execute("UPDATE runs SET destination = NULL WHERE gone_at < ?", before)
@@ -299,6 +333,22 @@ class Ledger:
             "UPDATE directories SET token = substr(token, 1, 8)"
             " WHERE run = ? AND path != x'' AND length(token) > 8",
             (run,),
+        )
+
+    def waiting_in(self, directory: int) -> Dict[bytes, Seen]:
+        """The files of a directory that had not settled at the last look, by name."""
+        rows = self._database.execute(
+            "SELECT name, size, mtime_ns, ctime_ns, boot, since FROM waiting WHERE directory = ?",
+            (directory,),
+        )
+        return {row[0]: Seen(*row[1:]) for row in rows}
+
+    def set_waiting(self, directory: int, files: Dict[bytes, Seen]) -> None:
+        """Remember which files of a directory have not settled."""
+        self._database.execute("DELETE FROM waiting WHERE directory = ?", (directory,))
+        self._database.executemany(
+            "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((directory, name, *seen) for name, seen in files.items()),
         )
 
     def known_in(self, directory: int, after: bytes, limit: int) -> List[Known]:

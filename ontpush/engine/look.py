@@ -17,6 +17,7 @@ from heapq import nlargest
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
+from ontpush.engine.settling import Seen, Settling
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import for_json, from_argument
 from ontpush.facts.times import mtime_ns
@@ -33,10 +34,15 @@ _COARSEST_TIME_NS = 2 * 10**9
 
 
 class Rules(NamedTuple):
-    """What counts as a file of a run: settled for `settle` seconds, not `excluded`."""
+    """What counts as a file of a run: settled for `settle` seconds, not `excluded`.
+
+    `can_tell` is whether times of files can be believed, `asks_disk` whether its clock is asked.
+    """
 
     settle: float
     excluded: Callable[[bytes], bool]
+    can_tell: bool
+    asks_disk: bool
 
 
 class Look(NamedTuple):
@@ -146,7 +152,7 @@ class _Seen(NamedTuple):
 
 
 class Looker:
-    """One look at one run. `now` in seconds since the epoch decides what has settled.
+    """One look at one run, at `now` in seconds since the epoch.
 
     A walk may take long, and others read the ledger meanwhile: what was seen is written a page at
     a time, each in a transaction of its own. `write_rest` ends the look, and is what counts: until
@@ -165,6 +171,10 @@ class Looker:
         self._run = run
         self._rules = rules
         self._now_ns = int(now * 10**9)
+        self._settling = Settling(run, rules.settle, rules.can_tell, rules.asks_disk)
+        self._before: Dict[bytes, Seen] = {}
+        self._waiting: Dict[bytes, Seen] = {}
+        self._now_waiting: Dict[bytes, Dict[bytes, Seen]] = {}
         self._taken = self._gone = self._unsettled = self._newest_ns = 0
         self._special: List[bytes] = []
         self._unreadable: List[OSError] = []
@@ -198,7 +208,7 @@ class Looker:
             self._taken,
             self._gone,
             self._unsettled,
-            self._newest_ns,
+            max(0, self._newest_ns - self._settling.ahead_ns()),
             self._special,
             self._unreadable,
         )
@@ -209,6 +219,12 @@ class Looker:
         for path, token in self._tokens.items():
             if path not in self._known or self._known[path] != token:
                 self._ledger.set_token(self._ledger.directory(self._run_id, path), token)
+        for path, files in self._now_waiting.items():
+            self._ledger.set_waiting(self._ledger.directory(self._run_id, path), files)
+
+    def _waiting_before(self, path: bytes) -> Dict[bytes, Seen]:
+        directory = self._ledger.known_directory(self._run_id, path)
+        return {} if directory is None else self._ledger.waiting_in(directory)
 
     def _write(self, seen: _Seen) -> None:
         self._taken += len(seen.new) + len(seen.changed)
@@ -232,6 +248,7 @@ class Looker:
             gone = [file.name for file in page if file.size is not None]
             self._write(_Seen(path, [], [], gone))
         self._tokens[path] = GONE
+        self._now_waiting[path] = {}
 
     def _pages(self, path: bytes) -> Iterator[List[Known]]:
         """What the ledger has of a directory, by name; the last page is not full."""
@@ -267,7 +284,10 @@ class Looker:
             return self._known_below(path)
         unclear_before = self._unclear()
         self._newest = []
+        self._before, self._waiting = self._waiting_before(path), {}
         self._compare(path, full_path, self._files_among(path, names))
+        if self._waiting != self._before:
+            self._now_waiting[path] = self._waiting
         settled = self._unclear() == unclear_before
         if token and path and self._watch:
             token += b"\0".join(each for _, each in self._newest)
@@ -317,7 +337,7 @@ class Looker:
             newest.append((mtime_ns(found), _file_token(name, found)))
             if (size, mtime_ns(found)) == (file.size, file.mtime_ns):
                 continue
-            if not self._settled(found):
+            if not self._settling.is_settled(name, found, self._before, self._waiting):
                 self._unsettled += 1
                 if file is not _UNKNOWN:
                     put_back.append(name)
@@ -343,9 +363,6 @@ class Looker:
         if not stat.S_ISDIR(found.st_mode):
             self._special.append(path)
         return None
-
-    def _settled(self, found: os.stat_result) -> bool:
-        return self._now_ns - self._changed_ns(found) >= self._rules.settle * 10**9
 
     def _changed_ns(self, found: os.stat_result) -> int:
         """When a file was last changed.

@@ -124,6 +124,15 @@ def watch_databases(steps: Steps) -> None:
     setattr(sqlite3, "connect", connect)
 
 
+def live_at(clock: float) -> None:
+    """Let the program, and the disk of its runs, live at this time since the epoch."""
+    from ontpush.engine import settling
+
+    time.time = lambda: clock
+    time.clock_gettime = lambda _: clock
+    setattr(settling, "disk_clock_ns", lambda _: int(clock * 10**9))
+
+
 def main() -> int:
     """The exit code of the program, if it gets so far."""
     parser = argparse.ArgumentParser()
@@ -149,9 +158,9 @@ def main() -> int:
         steps.before(os, name)
     children.watch(steps)
     watch_databases(steps)
-    if call.clock is not None:
-        time.time = lambda: call.clock
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if call.clock is not None:
+        live_at(call.clock)
     from ontpush.__main__ import main as program
 
     return program(call.words)
