@@ -711,7 +711,7 @@ def test_links_planted_here_lead_nothing_out(
     assert victim.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["sub/rsync.verified", "rsync.done.ontpush-new"])
+@pytest.mark.parametrize("name", ["rsync.verified", "rsync.done.ontpush-new"])
 def test_a_roll_up_cannot_bring_a_mark_of_the_cluster(
     program: Program, done: Path, run: SimulatedRun, login: Program, name: str
 ) -> None:
@@ -967,6 +967,162 @@ def test_the_rrsync_written_in_perl_serves_too(
     sequencer.forced_command(f"{older.rrsync} -ro {run.root}")
     assert state(login) == "done"
     assert is_done(there)
+
+
+# -- runs in runs -----------------------------------------------------------------------------
+
+
+def acquisition(directory: Path) -> None:
+    """Make a directory a run by a summary of its own."""
+    (directory / "final_summary_e.txt").write_text("x=1\n")
+
+
+def false_marks(root: Path) -> list[Path]:
+    """The marks at the cluster that vouch for a roll-up which is not so."""
+    false = []
+    for path in [*root.rglob("rsync.done"), *root.rglob("rsync.verified")]:
+        facts = mark(path.parent, path.name)
+        vouches = facts.get("rollup") == md5(path.parent / "md5sum")
+        if vouches and not coreutils_agree(path.parent):
+            false.append(path)
+    return false
+
+
+def test_marks_of_a_run_vouch_for_nothing_once_it_lies_in_another(
+    program: Program, done: Path, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    assert login.run("monitor").is_silent
+    assert is_verified(done)
+    outer = run.path.parents[1]
+    bam = outer / "bam" / "x.bam"
+    bam.parent.mkdir()
+    bam.write_bytes(b"x")
+    acquisition(outer)
+    changed = next(run.path.glob("pod5_pass/*"))
+    changed.write_bytes(b"another version")
+    hashed(program, run.root)
+    login.wrap_rsync(after=f"(cd {done} && md5sum -c --quiet md5sum) || touch {login.home}/broken")
+    runs = pulled(login)
+    assert runs[outer.name]["state"] == "done"
+    assert is_done(done.parents[1])
+    assert "rollup" not in mark(done)
+    assert "retracted" in mark(done)
+    assert not (done / "rsync.verified").exists()
+    assert false_marks(root) == []
+    assert login.run("pull").is_silent
+
+
+def test_a_mark_goes_before_anything_below_it_is_fetched(
+    program: Program, done: Path, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    login.run("monitor")
+    outer = run.path.parents[1]
+    acquisition(outer)
+    next(run.path.glob("pod5_pass/*")).write_bytes(b"another version")
+    hashed(program, run.root)
+    kill = "kill -9 -$(ps -o pgid= $PPID | tr -d ' ')"
+    login.wrap_rsync(after=f'case " $* " in *files-from*"root/mk1c/ ") {kill};; esac')
+    login.within = ["setsid", "-w"]
+    login.call("pull", *login.configured(), "mk1c")
+    login.kill_all()
+    login.within = []
+    (login.programs / "rsync").unlink()
+    assert not coreutils_agree(done)
+    assert false_marks(root) == []
+    pulled(login)
+    assert false_marks(root) == []
+
+
+def test_marks_of_a_run_vouch_for_nothing_once_runs_lie_in_it(
+    program: Program, run: SimulatedRun, login: Program, there: Path, root: Path
+) -> None:
+    run.write_all()
+    outer = run.path.parents[1]
+    acquisition(outer)
+    hashed(program, run.root)
+    pulled(login)
+    over = there.parents[1]
+    login.run("monitor")
+    assert is_verified(over)
+    (outer / "final_summary_e.txt").unlink()
+    (outer / "md5sum").unlink()
+    changed = next(run.path.glob("pod5_pass/*"))
+    changed.write_bytes(b"another version")
+    hashed(program, run.root)
+    runs = pulled(login)
+    assert [Path(name).name for name in runs] == [run.path.name]
+    assert is_done(there)
+    assert "rollup" not in mark(over)
+    assert not (over / "rsync.verified").exists()
+    assert not any(name.startswith(b"sample") for name in rollup(over))
+    assert b"final_summary_e.txt" in rollup(over)
+    assert coreutils_agree(over)
+
+
+def test_a_run_that_comes_back_is_read_again(
+    program: Program, done: Path, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    outer = run.path.parents[1]
+    victim = next(run.path.glob("pod5_pass/*"))
+    first, times = victim.read_bytes(), victim.stat()
+    acquisition(outer)
+    victim.write_bytes(bytes(len(first)))
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    hashed(program, run.root)
+    pulled(login)
+    (outer / "final_summary_e.txt").unlink()
+    (outer / "md5sum").unlink()
+    victim.write_bytes(first)
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    hashed(program, run.root)
+    pulled(login)
+    assert is_done(done)
+    assert (done / victim.relative_to(run.path)).read_bytes() == first
+    assert false_marks(root) == []
+
+
+def test_marks_in_a_run_over_there_are_left_out_at_any_depth(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    names = [f"sub/{name}" for name in ("rsync.done", "rsync.skip", "rsync.verified")]
+    (run.path / "sub").mkdir()
+    (run.path / "sub" / "other").write_text("x")
+    for name in names:
+        (run.path / name).write_text("2026-01-01\n")
+    hashed(program, run.root)
+    with (run.path / "md5sum").open("a") as file:
+        for name in names:
+            file.write(f"{md5(run.path / name)}  {name}\n")
+    assert state(login) == "done"
+    assert is_done(done)
+    assert [path.name for path in (done / "sub").iterdir()] == ["other"]
+    assert "sub/rsync.done" in "".join(login.told("WARN"))
+
+
+def test_a_skip_that_is_set_over_there_after_the_hash_is_seen_before_the_mark(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    (run.path / "rsync.skip").write_text("no\n")
+    assert state(login) == "skipped"
+    assert not (there / "rsync.done").exists()
+    (run.path / "rsync.skip").unlink()
+    assert state(login) == "done"
+    assert is_done(there)
+
+
+def test_a_lost_state_costs_no_transfer(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    shutil.rmtree(login.state)
+    (facts,) = pulled(login).values()
+    assert (facts["state"], facts["sent_files"]) == ("waiting", 0)
+    assert coreutils_agree(there)
 
 
 # -- what a login says, and modes -------------------------------------------------------------

@@ -4,17 +4,20 @@ The same calls as a push, in the other direction: the key there can read and not
 """
 
 import os
-from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 from ontpush.cluster import limits
 from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
+from ontpush.cluster.listing import DIFFERENT, LINK, SAME, Saw
 from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
 from ontpush.facts.names import from_rsync, human_size
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP
+
+_PAGE = 1000
 
 
 def fetch_heartbeat(transport: Transport, stage: bytes) -> Heartbeat:
@@ -116,15 +119,11 @@ def fetch_files(
 
 
 class FreshLook(Call):
-    """Names every file and link of one run over there; `same` are the files that are so here.
+    """Tells `saw` of every file and link of one run over there, and how it looks beside ours."""
 
-    By size and time; `different` are the files that are not, or not there, here.
-    """
-
-    def __init__(self, transport: Transport, base: bytes, run: bytes) -> None:
-        self.same: Set[bytes] = set()
-        self.different: Set[bytes] = set()
-        self.links: Set[bytes] = set()
+    def __init__(self, transport: Transport, base: bytes, run: bytes, saw: Saw) -> None:
+        self._page: List[Tuple[bytes, int]] = []
+        self._saw = saw
         self._prefix = run + b"/"
         super().__init__(transport, base, [run + b"/"], ["-r", "-l", "-n"])
 
@@ -132,16 +131,23 @@ class FreshLook(Call):
         """Keep the path in the run."""
         path = from_rsync(name)
         if path.startswith(self._prefix):
-            kept = self.same if item[:1] == b"." else self.different
+            kind = SAME if item[:1] == b"." else DIFFERENT
             if item[1:2] == b"L":
-                kept = self.links
-            kept.add(path[len(self._prefix) :])
+                kind = LINK
+            self._page.append((path[len(self._prefix) :], kind))
+            if len(self._page) == _PAGE:
+                self.hand_over()
+
+    def hand_over(self) -> None:
+        """Tell of what is left to tell."""
+        self._saw(self._page)
+        self._page = []
 
 
-def fresh_look(transport: Transport, base: bytes, run: bytes) -> FreshLook:
+def fresh_look(transport: Transport, base: bytes, run: bytes, saw: Saw) -> None:
     """Look at the run over there. RunFailed where not everything could be seen."""
-    with FreshLook(transport, base, run) as call:
+    with FreshLook(transport, base, run, saw) as call:
         complete, complaints = call.finish()
+        call.hand_over()
     if not complete:
         raise RunFailed(f"cannot be looked at: {why_not(complaints)}", run)
-    return call

@@ -7,30 +7,32 @@ were read and have it; what is to be fetched anew leaves the roll-up first; the 
 import contextlib
 import os
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import is_as_found, trace, vouched
 from ontpush.cluster.fetch import fetch_files, fresh_look
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
+from ontpush.cluster.listing import Listing, first
 from ontpush.cluster.memory import CORRUPT, Remembered
+from ontpush.cluster.retract import above, directories_of, leave_out, retract
 from ontpush.cluster.verdict import SENT_AGAIN, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.inspect import inspect_run
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import exclusion, finished_name
 from ontpush.engine.mark import mark_lines, md5_of_rollup
-from ontpush.engine.rollup import BadLine, line_for, md5_and_size, read_rollup
+from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
-from ontpush.facts.minknow import is_final_summary
 from ontpush.facts.names import for_json, human_size, human_time, plural, shown
 from ontpush.facts.trouble import FileFailed, RunFailed
 
 _SLICE_FILES = 5000
 _NAMED_FILES = 5
-_VERIFIED_MARKS = (b"/" + words.VERIFIED_MARK, b"/" + words.VERIFIED_MARK + words.UNFINISHED_SUFFIX)
+# As many times as long as a roll-up took to be written, the next one waits.
+_SHARE = 20
 
 Sums = Dict[bytes, bytes]
 
@@ -74,17 +76,28 @@ class Pulled(NamedTuple):
 class Pull:
     """One run in one tick: `now` is how it stands, `files` and `bytes` what was fetched."""
 
-    def __init__(self, source: Source, run: bytes, rollup: bytes, before: Optional[Pulled]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        run: bytes,
+        rollup: bytes,
+        before: Optional[Pulled],
+        remember: Callable[[Pulled], None],
+    ) -> None:
         self._source = source
         self._run = run
         self._rollup = rollup
         found = os.stat(rollup)
         token = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+        self._is_new = before is None
+        self._remember = remember
         self._before = before or Pulled("", words.NEW)
         self.now = self._before._replace(token=token, error=None)
         self._changed_at = found.st_mtime
         self._corrupt_under = ""
         self._has_published = False
+        self._published_at = self._publishing_took = 0.0
+        self._clear_of_marks: Set[bytes] = set()
         self.files = self.bytes = 0
 
     def go(self, remembered: Remembered) -> None:
@@ -113,42 +126,89 @@ class Pull:
         return trace(self._source.base, self._run)
 
     def _bring(self) -> None:
-        wanted = _read(self._rollup)
-        here = self._listed()
-        corrupt = self._corrupt() if self._corrupt_under else set()
-        for path in corrupt & wanted.keys():
-            here.pop(path, None)
-        if self._before.state == words.DONE and any(
-            here.get(path) != wanted[path] for path in wanted
-        ):
-            self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
-        if self._fill(wanted, here):
-            self._refuse_lost({path for path in here if path not in wanted}, corrupt)
-            self._finish(wanted, here)
+        with Listing() as lists:
+            lists.want(self._wanted())
+            self._retract_above()
+            if not self._is_new or vouched(self._source.base, self._run):
+                lists.have(self._listed())
+            if self._is_new:
+                # From now on the roll-up here is ours: it lists what was read here, and no more.
+                self._withdraw(lists)
+                self._remember(self._before)
+            corrupt = self._corrupt() if self._corrupt_under else set()
+            lists.forget(corrupt)
+            if self._before.state == words.DONE and not lists.is_complete():
+                self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
+            if self._fill(lists):
+                self._refuse_lost(lists, corrupt)
+                self._finish(lists)
 
-    def _fill(self, wanted: Sums, here: Sums) -> bool:
+    def _fill(self, lists: Listing) -> bool:
         """Fetch what is listed over there and not here; whether all of it came. FileFailed."""
-        missing = {path: md5 for path, md5 in wanted.items() if here.get(path) != md5}
-        self._withdraw(here, missing)
-        trouble = self._in_the_way(missing)
-        for path in trouble:
-            del missing[path]
-        trouble.update(self._fetch_all(missing, here))
+        lists.forget_stale()
+        self._withdraw(lists)
+        trouble = self._fetch_all(lists)
         # What has gone over there lies here still, and stays listed.
-        self._publish(here)
-        self._count(wanted, here)
-        self._judge(trouble, md5_and_size(_lines(wanted))[0])
-        return not trouble
+        self._publish(lists)
+        self._count(lists)
+        self._judge(trouble)
+        return not trouble.count
+
+    # -- what is listed over there ------------------------------------------------------
+
+    def _wanted(self) -> Iterator[Listed]:
+        """What the sequencer's roll-up lists. RunFailed where it leads out of its run."""
+        left_out: List[bytes] = []
+        try:
+            for listed in read_rollup(self._rollup):
+                if not _is_mark(_checked(listed.path)):
+                    yield listed
+                elif len(left_out) < _NAMED_FILES:
+                    left_out.append(listed.path)
+        except (OSError, BadLine) as error:
+            raise RunFailed(f"the roll-up over there cannot be used: {error}") from error
+        for path in left_out:
+            self._log(
+                words.LOG_WARN, f"left out, a mark of ours is no file of a run: {shown(path)}"
+            )
 
     # -- what lies here -----------------------------------------------------------------
 
-    def _listed(self) -> Sums:
-        """What the roll-up here lists: all of it was read here when it was written."""
+    def _retract_above(self) -> None:
+        """A run in a run is none: what vouches for one above this one is no longer right."""
+        base = self._source.base
+        for directory in above(self._run):
+            self._retract(directory)
+            try:
+                leave_out(base, directory, self._run)
+            except OSError as error:
+                where = f"the roll-up in {shown(directory)}, which lists files of this run,"
+                raise RunFailed(
+                    f"{where} cannot be written: {error.strerror}", self._run
+                ) from error
+
+    def _retract_inside(self, paths: Iterable[bytes]) -> None:
+        """What vouches for a directory of this run by itself is no longer right."""
+        for directory in sorted(directories_of(paths) - self._clear_of_marks):
+            self._retract(self._run + b"/" + directory)
+            self._clear_of_marks.add(directory)
+
+    def _retract(self, directory: bytes) -> None:
         try:
-            with opened_inside(self._source.base, self._run) as directory:
-                return dict(read_rollup(path_of(directory) + b"/" + words.ROLLUP))
-        except (FileNotFoundError, BadLine):
-            return {}
+            if retract(self._source.base, directory, self._run):
+                why = f"its mark here is retracted: {shown(self._run)} is the run now"
+                self._source.log.event(words.LOG_WARN, directory, why)
+        except OSError as error:
+            raise RunFailed(
+                f"the mark in {shown(directory)} cannot be retracted: {error.strerror}", self._run
+            ) from error
+
+    def _listed(self) -> Iterator[Listed]:
+        """What the roll-up here lists: all of it was read here when it was written."""
+        with contextlib.suppress(FileNotFoundError, BadLine), opened_inside(
+            self._source.base, self._run
+        ) as directory:
+            yield from read_rollup(path_of(directory) + b"/" + words.ROLLUP)
 
     def _corrupt(self) -> Set[bytes]:
         """What the monitor found changed here since it was listed."""
@@ -162,15 +222,18 @@ class Pull:
             self._log(words.LOG_WARN, f"differs here: {shown(path)}")
         return bad
 
-    def _refuse_lost(self, gone_there: Set[bytes], corrupt: Set[bytes]) -> None:
+    def _refuse_lost(self, lists: Listing, corrupt: Set[bytes]) -> None:
         """What is listed here alone must be good here: nobody can send it again. FileFailed."""
+        lost = _Named()
         with opened_inside(self._source.base, self._run) as directory:
             place = path_of(directory) + b"/"
-            lost = {p for p in gone_there if p in corrupt or not _is_file(place + p)}
-        if lost:
+            for path in lists.gone():
+                if path in corrupt or not _is_file(place + path):
+                    lost.add(shown(path))
+        if lost.count:
             self.now = self.now._replace(mark=self._trace(), lost_under=self._corrupt_under)
             raise FileFailed(
-                f"{_named(map(shown, sorted(lost)))}: missing or damaged here, and gone over there;"
+                f"{lost}: missing or damaged here, and gone over there;"
                 " bring it back, or take its line out of md5sum here",
                 self._run,
             )
@@ -193,18 +256,10 @@ class Pull:
             ) from error
         return refused
 
-    def _withdraw(self, here: Sums, missing: Iterable[bytes]) -> None:
+    def _withdraw(self, lists: Listing) -> None:
         """Before a file that is listed here is fetched anew, the roll-up goes without it."""
-        stale = [path for path in missing if path in here]
-        for path in stale:
-            del here[path]
-        if stale or self._lists_more_than(here):
-            self._publish(here)
-
-    def _lists_more_than(self, here: Sums) -> bool:
-        """Whether the roll-up that lies here lists something that `here` has not."""
-        found = self._delivered()
-        return found is not None and found != md5_and_size(_lines(here))[0]
+        if self._delivered() is not None:
+            self._publish(lists)
 
     def _delivered(self) -> Optional[str]:
         """The MD5 of the roll-up that lies here."""
@@ -214,14 +269,16 @@ class Pull:
         except OSError:
             return None
 
-    def _publish(self, sums: Sums) -> None:
-        lines = list(_lines(sums))
-        md5, _ = md5_and_size(lines)
+    def _publish(self, lists: Listing) -> None:
+        begun = time.monotonic()
+        md5 = lists.rollup()
         if md5 != self._delivered():
             os.makedirs(os.path.join(self._source.base, self._run), exist_ok=True)
-            self._write(words.ROLLUP, lines)
+            self._write(words.ROLLUP, lists.lines())
             self._has_published = True
         self.now = self.now._replace(rollup=md5)
+        self._published_at = time.monotonic()
+        self._publishing_took = self._published_at - begun
 
     def _write(self, name: bytes, lines: Iterable[bytes]) -> None:
         try:
@@ -233,30 +290,39 @@ class Pull:
 
     # -- fetching -----------------------------------------------------------------------
 
-    def _fetch_all(self, missing: Sums, here: Sums) -> Dict[bytes, str]:
-        """Fetch slice by slice, and list each as it lies here; what is wrong with single files."""
+    def _fetch_all(self, lists: Listing) -> "_Named":
+        """Fetch slice by slice, and list what lies here; what is wrong with single files.
+
+        Each roll-up is written whole, so it is written no oftener than takes a small share of the
+        time. What a killed tick had not listed yet lies here, and is only read again.
+        """
         begun = time.monotonic()
         files, size = self.files, self.bytes
-        trouble: Dict[bytes, str] = {}
-        paths = list(missing)
-        for start in range(0, len(paths), _SLICE_FILES):
-            part = {path: missing[path] for path in paths[start : start + _SLICE_FILES]}
-            trouble.update(self._fetch(part, here))
-            self._publish(here)
+        trouble = _Named()
+        self._publishing_took = 0.0
+        for part in lists.missing(_SLICE_FILES):
+            wrong = self._in_the_way(path for path, _ in part)
+            wanted = {path: md5 for path, md5 in part if path not in wrong}
+            self._retract_inside(wanted)
+            wrong.update(self._fetch(wanted, lists))
+            for path, why in sorted(wrong.items()):
+                trouble.add(f"{shown(path)}: {why}")
+            if time.monotonic() - self._published_at >= _SHARE * self._publishing_took:
+                self._publish(lists)
         if self.files > files:
             took = human_time(time.monotonic() - begun)
             count, size = plural(self.files - files, "file"), self.bytes - size
             self._log(words.LOG_SYNC, f"{count}, {human_size(size)} fetched in {took}")
         return trouble
 
-    def _fetch(self, part: Sums, here: Sums) -> Dict[bytes, str]:
-        """Fetch files and read them here; what has the sum that it should have joins `here`."""
+    def _fetch(self, part: Sums, lists: Listing) -> Dict[bytes, str]:
+        """Fetch files and read them here; what has the sum that it should have lies here now."""
         if not self.now.first_at:
             self.now = self.now._replace(first_at=int(time.time()))
         complaints: List[str] = []
+        left = list(part)
         # Twice: what lies here and looks the same may have been broken off by a power cut.
         for anew in (False, True):
-            left = [path for path in part if path not in here]
             if not left:
                 return {}
             names = [self._run + b"/" + path for path in left]
@@ -264,59 +330,60 @@ class Pull:
             call, complaints = fetch_files(source.transport, source.base, names, anew)
             self.files += call.files
             self.bytes += call.bytes
-            here.update(self._right(part, left))
+            right = self._right(part, left)
+            lists.have(Listed(path, part[path]) for path in right)
+            left = [path for path in left if path not in right]
         said = complaints[0] if complaints else "it has another sum than its roll-up lists"
-        return {path: said for path in part if path not in here}
+        return dict.fromkeys(left, said)
 
-    def _right(self, part: Sums, paths: Iterable[bytes]) -> Sums:
+    def _right(self, part: Sums, paths: Iterable[bytes]) -> Set[bytes]:
         try:
             with opened_inside(self._source.base, self._run) as directory:
                 tasks = (Task(path, path_of(directory) + b"/" + path, 0) for path in paths)
                 return {
-                    each.key: each.md5
+                    each.key
                     for batch in take_sums(tasks, self._source.jobs)
                     for each in batch
                     if each.steady and each.md5 == part[each.key]
                 }
         except FileNotFoundError:  # nothing came, not even a directory
-            return {}
+            return set()
 
-    def _judge(self, trouble: Dict[bytes, str], wanted: str) -> None:
+    def _judge(self, trouble: "_Named") -> None:
         """A roll-up newer than the bytes, or older, is in order once: the next `hash` mends it."""
-        before, uneven = self.now.uneven, wanted if trouble else ""
+        wanted = md5_of_rollup(os.path.dirname(self._rollup)) or ""
+        before, uneven = self.now.uneven, wanted if trouble.count else ""
         self.now = self.now._replace(uneven=uneven)
-        if not trouble:
+        if not trouble.count:
             return
         # Two roll-ups of one second may look the same to rsync: have it fetched anew.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._rollup)
-        named = _named(f"{shown(path)}: {why}" for path, why in sorted(trouble.items()))
         if uneven == before:
             raise FileFailed(
-                f"{named}; does `ontpush hash` run there? If it does, the sum is wrong or the disk"
+                f"{trouble}; does `ontpush hash` run there? If it does, the sum is wrong or the disk"
                 " there is failing: `ontpush retry RUN` there has the next `hash` read it again",
                 self._run,
             )
-        self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {named}")
+        self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {trouble}")
 
-    def _count(self, wanted: Sums, here: Sums) -> None:
+    def _count(self, lists: Listing) -> None:
         size = 0
-        for path in here:
+        for path in lists.here():
             with contextlib.suppress(FileNotFoundError):
                 size += os.lstat(os.path.join(self._source.base, self._run, path)).st_size
-        self.now = self.now._replace(
-            files=len(wanted.keys() | here.keys()), bytes=size, here_files=len(here)
-        )
+        files, here_files = lists.counts()
+        self.now = self.now._replace(files=files, bytes=size, here_files=here_files)
 
     # -- finishing ----------------------------------------------------------------------
 
-    def _finish(self, wanted: Sums, here: Sums) -> None:
-        summaries = [path for path in wanted if b"/" not in path and is_final_summary(path)]
+    def _finish(self, lists: Listing) -> None:
+        summaries = lists.final_summaries()
         if not summaries:
             self._rest()
             return
         run = os.path.join(self._source.base, self._run)
-        warning = warning_of_counts(run, summaries, here)
+        warning = warning_of_counts(run, summaries, lists.here())
         if warning and warning != self.now.warning:
             self._log(words.LOG_WARN, warning)
         self.now = self.now._replace(warning=warning, state=words.WAITING)
@@ -325,20 +392,22 @@ class Pull:
         if is_as_marked and not self._corrupt_under and not self._has_published:
             self.now = self.now._replace(state=words.DONE, mark=self._trace())
             return
-        unlike = self._unlike(wanted)
-        looks_other = unlike & wanted.keys()
-        if looks_other:
+        self._look(lists)
+        if next(lists.unlike(), None) is not None:
             # Touched over there, or changed here since it was listed: it is read here again.
-            for path in looks_other:
-                here.pop(path, None)
-            if not self._fill(wanted, here):
+            lists.forget_unlike()
+            if not self._fill(lists):
                 return
-            unlike = self._unlike(wanted)
-        if not unlike:
+            self._look(lists)
+        unlike = first(lists.unlike(), self._unlisted(lists))
+        if lists.is_file_there(words.SKIP_MARK):
+            self.now = self.now._replace(state=words.SKIPPED)
+            self._log(words.LOG_SKIP, "rsync.skip has come to lie there meanwhile")
+        elif unlike is None:
             self._mark()
         elif self._idle() >= self._source.stall_seconds:
             raise FileFailed(
-                f"{shown(min(unlike))}: has had no sum over there, or looks other here, for"
+                f"{shown(unlike)}: has had no sum over there, or looks other here, for"
                 f" {human_time(self._idle())}; does `ontpush hash` leave it out? Then let `exclude`"
                 " here do so too",
                 self._run,
@@ -355,18 +424,17 @@ class Pull:
             self._log(words.LOG_STALL, f"no final summary, no new sum for {human_time(idle)}")
         self.now = self.now._replace(state=state)
 
-    def _unlike(self, wanted: Sums) -> Set[bytes]:
+    def _look(self, lists: Listing) -> None:
         """A fresh look at the sequencer: what there is new, changed, gone or without a sum."""
-        source = self._source
-        look = fresh_look(source.transport, source.base, self._run)
-        excluded = exclusion(source.exclude)
-        beside = look.same | look.different | look.links
-        unlisted = {
-            path
-            for path in (look.same | look.different) - wanted.keys()
-            if not _is_own(path, beside) and not excluded(path)
-        }
-        return unlisted | (wanted.keys() - look.same)
+        lists.look_anew()
+        fresh_look(self._source.transport, self._source.base, self._run, lists.saw)
+
+    def _unlisted(self, lists: Listing) -> Iterator[bytes]:
+        """What there is over there without a sum."""
+        excluded = exclusion(self._source.exclude)
+        for path in lists.unlisted():
+            if not _is_own(path, lists.is_there) and not excluded(path):
+                yield path
 
     def _mark(self) -> None:
         now = time.time()
@@ -419,38 +487,42 @@ def _is_directory(path: bytes) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _named(names: Iterable[str]) -> str:
-    """The first of many, and how many more."""
-    listed = list(names)
-    more = len(listed) - _NAMED_FILES
-    return "; ".join(listed[:_NAMED_FILES]) + (
-        f"; and {plural(more, 'file')} more" if more > 0 else ""
-    )
+class _Named:
+    """Names the first of many, and counts them all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: List[str] = []
+
+    def add(self, name: str) -> None:
+        """Count one, and keep its name if it is one of the first."""
+        self.count += 1
+        if self.count <= _NAMED_FILES:
+            self._first.append(name)
+
+    def __str__(self) -> str:
+        more = self.count - len(self._first)
+        return "; ".join(self._first) + (f"; and {plural(more, 'file')} more" if more else "")
 
 
-def _read(rollup: bytes) -> Sums:
-    """What a roll-up of the sequencer's lists. RunFailed where it leads out of its run."""
-    try:
-        listed = dict(read_rollup(rollup))
-    except (OSError, BadLine) as error:
-        raise RunFailed(f"the roll-up over there cannot be used: {error}") from error
-    for path in listed:
-        if {b"", b".", b".."} & set(path.split(b"/")) or b"\0" in path:
-            raise RunFailed(f"the roll-up over there leads out of its run: {shown(path)}")
-        # In a run of this one's directories a mark of ours would stand for what was never checked.
-        if finished_name(path) in words.OWN_FILES or path.endswith(_VERIFIED_MARKS):
-            raise RunFailed(f"the roll-up over there lists {shown(path)}, which is ours")
-    return listed
+def _checked(path: bytes) -> bytes:
+    """A path that a roll-up of the sequencer's lists. RunFailed where it leads out of its run."""
+    if {b"", b".", b".."} & set(path.split(b"/")) or b"\0" in path:
+        raise RunFailed(f"the roll-up over there leads out of its run: {shown(path)}")
+    if finished_name(path) in words.OWN_FILES:
+        raise RunFailed(f"the roll-up over there lists {shown(path)}, which is ours")
+    return path
 
 
-def _lines(sums: Sums) -> Iterable[bytes]:
-    return (line_for(path, md5) for path, md5 in sorted(sums.items()))
+def _is_mark(path: bytes) -> bool:
+    """Whether this is a mark of ours, at any depth: an older version may still have listed it."""
+    return finished_name(os.path.basename(path)) in words.MARKS
 
 
-def _is_own(path: bytes, beside: Set[bytes]) -> bool:
+def _is_own(path: bytes, is_there: Callable[[bytes], bool]) -> bool:
     """Whether a file over there is ontpush's own, also one that was never finished."""
     path = finished_name(path)
-    if path in words.OWN_FILES:
+    if path in words.OWN_FILES or _is_mark(path):
         return True
     suffix = words.SIDECAR_SUFFIX
-    return path.endswith(suffix) and path[: -len(suffix)] in beside
+    return path.endswith(suffix) and is_there(path[: -len(suffix)])

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.fetch import clear_stage, fetch_heartbeat, fetch_rollups
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
@@ -32,6 +33,9 @@ class RunPulled(NamedTuple):
     pulled: Pulled
     files: int
     bytes: int
+
+
+Remember = Callable[[bytes, Pulled], None]
 
 
 class Tour(NamedTuple):
@@ -69,18 +73,19 @@ def pull_all(source: Source, state: bytes) -> Tour:
     if hidden:
         _complain(source, tour, RunFailed(f"not every roll-up there can be read: {hidden}"))
     known = Memory(state).load(source.name)
-    for turn, trouble in _turns(source, runs, rollups, before, known):
+    before = _without_gone(source, memory, before, runs)
+
+    def remember(run: bytes, pulled: Pulled) -> None:
+        before[for_json(run)] = pulled
+        _save(memory, before)
+
+    for turn, trouble in _turns(source, runs, rollups, before, known, remember):
         tour.runs.append(turn)
         if before.get(for_json(turn.run)) != turn.pulled:
-            before[for_json(turn.run)] = turn.pulled
-            _save(memory, before)
+            remember(turn.run, turn.pulled)
         if trouble:
             _complain(source, tour, trouble)
     if len(tour.runs) == len(runs):
-        _tell_gone(source, before, runs)
-        there = {for_json(each.run): each.pulled for each in tour.runs}
-        if there != before:
-            _save(memory, there)
         _beat(source, _with_failures(source, tour, runs), left)
     return tour
 
@@ -99,6 +104,7 @@ def _turns(
     rollups: Dict[bytes, bytes],
     before: Dict[str, Pulled],
     remembered: Remembered,
+    remember: Remember,
 ) -> Iterator[Tuple[RunPulled, Optional[Trouble]]]:
     """Each run's turn, until one cannot reach the sequencer."""
     for run in _those_in_trouble_last(runs, before):
@@ -107,7 +113,8 @@ def _turns(
         if runs[run].state == SKIPPED:
             turn = turn._replace(pulled=turn.pulled._replace(state=SKIPPED, error=None))
         elif run in rollups:
-            turn, trouble = _pull(source, run, rollups[run], known, remembered)
+            pull = Pull(source, run, rollups[run], known, partial(remember, run))
+            turn, trouble = _pull(pull, run, remembered)
         yield turn, trouble
         if not isinstance(trouble, (RunFailed, type(None))):
             return
@@ -142,12 +149,24 @@ def _complain(source: Source, tour: Tour, trouble: Trouble) -> None:
     tour.troubles.append(trouble)
 
 
-def _tell_gone(source: Source, before: Dict[str, Pulled], runs: Dict[bytes, RunFacts]) -> None:
-    there = {for_json(run) for run in runs}
+def _without_gone(
+    source: Source, memory: bytes, before: Dict[str, Pulled], runs: Dict[bytes, RunFacts]
+) -> Dict[str, Pulled]:
+    """What is remembered of the runs that there are; one that comes back later is a new one.
+
+    Before any run is served: what belongs to one of them may lie in one that is no more.
+    """
+    kept = {run: known for run, known in before.items() if _bytes(run) in runs}
     for run, known in before.items():
-        if run not in there and known.state not in (DONE, SKIPPED):
-            place = run.encode("utf-8", "surrogateescape")
-            source.log.event(LOG_WARN, place, "is gone over there, and it was not done here")
+        if run not in kept and known.state not in (DONE, SKIPPED):
+            source.log.event(LOG_WARN, _bytes(run), "is gone over there, and it was not done here")
+    if kept != before:
+        _save(memory, kept)
+    return kept
+
+
+def _bytes(run: str) -> bytes:
+    return run.encode("utf-8", "surrogateescape")
 
 
 def _with_failures(source: Source, tour: Tour, runs: Dict[bytes, RunFacts]) -> Tour:
@@ -162,10 +181,7 @@ def _with_failures(source: Source, tour: Tour, runs: Dict[bytes, RunFacts]) -> T
     return tour
 
 
-def _pull(
-    source: Source, run: bytes, rollup: bytes, before: Optional[Pulled], remembered: Remembered
-) -> Tuple[RunPulled, Optional[Trouble]]:
-    pull = Pull(source, run, rollup, before)
+def _pull(pull: Pull, run: bytes, remembered: Remembered) -> Tuple[RunPulled, Optional[Trouble]]:
     trouble: Optional[Trouble] = None
     try:
         pull.go(remembered)

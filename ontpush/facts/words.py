@@ -23,6 +23,7 @@ ROLLUP = b"md5sum"
 DONE_MARK = b"rsync.done"
 SKIP_MARK = b"rsync.skip"
 VERIFIED_MARK = b"rsync.verified"
+MARKS = frozenset([DONE_MARK, SKIP_MARK, VERIFIED_MARK])
 OWN_FILES = frozenset([ROLLUP, DONE_MARK, SKIP_MARK, VERIFIED_MARK])
 SIDECAR_SUFFIX = b".md5"
 # What is being written stands under its name and this suffix until it is whole.
