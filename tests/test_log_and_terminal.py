@@ -254,3 +254,34 @@ def test_an_object_for_programs_is_all_of_standard_output_on_a_terminal_too(
     assert code == 0
     assert drawn.startswith('{"ontpush"')
     assert len(drawn.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["monitor", "pull"])
+def test_a_large_log_at_the_cluster_gives_way_to_a_new_one(
+    monitor: Program, data: Path, root: Path, command: str
+) -> None:
+    served = [{"instrument": f"n{number}", "source": str(data)} for number in range(3)]
+    monitor.settings["pull"] = served
+    older = monitor.log_file.with_name("ontpush.log.1")
+    older.write_text("older")
+    monitor.log_file.write_text("small\n")
+    monitor.run(command)
+    assert older.read_text() == "older"
+    large = (16 << 20) + 1
+    os.truncate(monitor.log_file, large)
+    monitor.run(command)
+    assert older.stat().st_size == large
+    assert not monitor.log_file.exists() or monitor.log_file.stat().st_size < 10_000
+    assert monitor.log_file.parent.joinpath("ontpush.log.1.1").exists() is False
+
+
+def test_a_log_that_is_a_link_or_goes_nowhere_is_left_as_it_is(
+    monitor: Program, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    os.truncate(elsewhere, (16 << 20) + 1)
+    monitor.log_file.symlink_to(elsewhere)
+    monitor.run("monitor")
+    assert monitor.log_file.is_symlink()
+    assert not monitor.log_file.with_name("ontpush.log.1").exists()

@@ -361,8 +361,8 @@ class Pull:
             os.unlink(self._rollup)
         if uneven == before:
             raise FileFailed(
-                f"{trouble}; does `ontpush hash` run there? If it does, the sum is wrong or the disk"
-                " there is failing: `ontpush retry RUN` there has the next `hash` read it again",
+                f"{trouble}; does `ontpush hash` run there? If it does, the sum is wrong or the"
+                " disk there is failing: `ontpush retry RUN` there has `hash` read it again",
                 self._run,
             )
         self._log(words.LOG_WARN, f"not what the roll-up lists, fetched again next: {trouble}")

@@ -33,6 +33,7 @@ def monitor(
     """One tick. A second one looks and tells while the first still verifies."""
     root, state = fleet_root(settings), state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
+    log.rotate()
     courteous(settings, log)
     with only_one(state, b"monitor.lock"):
         memory = Memory(state)

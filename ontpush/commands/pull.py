@@ -44,6 +44,7 @@ def pull(
     """One tick for the sequencers named, or all. Each is served by a process of its own."""
     sources = _sources(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
+    log.rotate()
     courteous(settings, log)
     require_rsync()
     if len(sources) == 1 and settings["words"]:

@@ -1,13 +1,17 @@
 """The log: one line per run and event, safe under logrotate because each line opens the file."""
 
+import fcntl
 import os
+import stat
 import time
 from typing import Callable, Optional
 
 from ontpush.engine.mark import date_text
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import BadConfiguration, Trouble
-from ontpush.facts.words import ONLY_WITH_VERBOSE
+from ontpush.facts.words import LOG_WARN, ONLY_WITH_VERBOSE
+
+_LARGEST = 16 << 20
 
 
 class EventLog:
@@ -39,6 +43,25 @@ class EventLog:
                 # The runs matter more than the log: go on, and tell at the end.
                 self.trouble = Trouble(self._told(error))
 
+    def rotate(self) -> None:
+        """Give a log that has grown large the name with `.1`; what had that name goes.
+
+        For a user whose logrotate knows nothing of the log. Of several processes one does it.
+        """
+        path = from_argument(self._path or "")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(path, flags)
+        except OSError:  # there is none, or a link or pipe that somebody else looks after
+            return
+        try:
+            if _is_to_go(descriptor, path):
+                os.replace(path, path + b".1")
+        except OSError as error:
+            self.event(LOG_WARN, b"", f"the log is large and cannot be renamed: {error.strerror}")
+        finally:
+            os.close(descriptor)
+
     def _told(self, error: OSError) -> str:
         return (
             f"the log {shown(from_argument(self._path or ''))} cannot be written: {error.strerror}"
@@ -54,3 +77,16 @@ class EventLog:
                 os.write(descriptor, line)
         finally:
             os.close(descriptor)
+
+
+def _is_to_go(descriptor: int, path: bytes) -> bool:
+    """Whether the log is a large file, which no other process gives another name. OSError."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size < _LARGEST:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Another one may have done so since it was opened.
+    return os.path.samestat(found, os.stat(path))
