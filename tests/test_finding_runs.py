@@ -165,3 +165,24 @@ def test_directories_of_any_depth_are_searched(
         ran = program.push(data, arrived, "-n", "--json")
         assert ran.code == 0
         assert "deep" + "/d" * DEPTH in ran.runs
+
+
+@pytest.mark.parametrize("place", ["tmp", ".old", "reports", "queued_reads", "experiment/.x"])
+def test_a_run_in_a_hidden_or_service_directory_is_told_and_left_alone(
+    program: Program, data: Path, arrived: Path, place: str
+) -> None:
+    hidden = SimulatedRun(data / place, files=1)
+    hidden.write_all()
+    assert program.pushed(data, arrived) == {}
+    (told,) = program.told("WARN")
+    assert told.startswith(f"{hidden.path.relative_to(data)} a run where none is looked for")
+    assert not list(arrived.rglob("*.pod5"))
+
+
+def test_what_minknow_keeps_in_its_own_directories_is_no_hidden_run(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    (data / "intermediate/0123/pod5").mkdir(parents=True)
+    (data / "intermediate/0123/pod5/half.pod5").touch()
+    program.pushed(data, arrived)
+    assert program.told("WARN") == []

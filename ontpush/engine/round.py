@@ -7,6 +7,7 @@ from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
 from ontpush.engine.heartbeat import send_heartbeat
+from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
 from ontpush.engine.tick import Tick
@@ -49,6 +50,7 @@ def go_round(tick: Tick) -> Round:
 
     founds = _those_in_trouble_last(find_runs(tick.source, complain), records)
     troubles += _lost(tick)
+    _tell_hidden(tick)
     for found in founds:
         record = records.pop(found.path, None) or _record_of(tick, found)
         report = RunReport(record, 0, 0)
@@ -65,6 +67,13 @@ def go_round(tick: Tick) -> Round:
     note_gone_elsewhere(tick.ledger, tick.source)
     troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
+
+
+def _tell_hidden(tick: Tick) -> None:
+    for path in hidden_runs(tick.source):
+        relative = below(path, tick.source)
+        message = "a run where none is looked for: move it if it is to be sent"
+        tick.log.event(LOG_WARN, relative, message)
 
 
 def _is_lost(troubles: List[Trouble]) -> bool:
