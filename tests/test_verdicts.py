@@ -589,3 +589,16 @@ def test_what_is_given_again_at_the_next_tick_is_verified_without_a_word(
     ticked(monitor)
     assert is_verified(pushed)
     assert kinds(mailbox) == ["verified"]
+
+
+@pytest.mark.parametrize("name", [b"rsync.done", b"md5sum"])
+def test_a_mark_or_roll_up_that_is_not_given_just_now_is_not_gone(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox, name: bytes
+) -> None:
+    refuse(monitor, "EIO", name)
+    assert monitor.run("monitor").is_silent
+    assert not list((gridion / ".ontpush").glob("again/*"))
+    (monitor.modules / "sitecustomize.py").unlink()
+    ticked(monitor)
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified"]

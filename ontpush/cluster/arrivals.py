@@ -28,6 +28,7 @@ from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import md5_of_rollup, read_mark
 from ontpush.facts.names import below, shown
+from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
@@ -90,6 +91,18 @@ def trace(base: bytes, run: bytes) -> str:
     return " ".join(
         f"{each.st_ino}/{each.st_size}/{each.st_mtime_ns}/{each.st_ctime_ns}" for each in found
     )
+
+
+def _is_given(base: bytes, run: bytes) -> bool:
+    """Whether mark and roll-up can be read, or are not there: no server fails to say just now."""
+    try:
+        with opened_inside(base, run) as directory:
+            for name in (DONE_MARK, ROLLUP):
+                with contextlib.suppress(FileNotFoundError):
+                    open_regular(path_of(directory) + b"/" + name).close()
+    except OSError as error:
+        return why_unread(error) != "passing"
+    return True
 
 
 def _changed_at(base: bytes, run: bytes) -> Optional[float]:
@@ -242,6 +255,8 @@ def _look(
         found = Vouched(standing.rollup, standing.marked) if is_vouched else None
     else:
         found = vouched(moment.base, run)
+    if found is None and not _is_given(moment.base, run):
+        return standing
     if found is None:
         return _not_vouched(moment, run, standing, facts, seen)
     told = facts.done_at if facts and facts.rollup == found.rollup else 0
