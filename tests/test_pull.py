@@ -1125,6 +1125,28 @@ def test_a_lost_state_costs_no_transfer(
     assert coreutils_agree(there)
 
 
+def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    real = run.late_file("pod5_pass/.real.pod5.AbC123")
+    run.late_file("pod5_pass/real.pod5")
+    hashed(program, run.root)
+    (there / "pod5_pass").mkdir(parents=True)
+    name = next(run.path.glob("pod5_pass/*.pod5")).name
+    left = there / "pod5_pass" / f".{name}.q2W9xz"
+    left.write_text("half")
+    others = [there / "pod5_pass" / other for other in (".notes.q2W9xz", f".{name}.toolong")]
+    for other in others:
+        other.write_text("somebody's")
+    assert state(login) == "done"
+    assert is_done(there)
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert (there / "pod5_pass" / real.name).exists()
+    assert left.name in "".join(login.told("WARN"))
+
+
 # -- what a login says, and modes -------------------------------------------------------------
 
 BANNER = "echo 'Welcome: mind the lab rules' >&2; exec"

@@ -92,6 +92,10 @@ class Listing:
         """What lies here."""
         return self._paths("SELECT path FROM here WHERE path > ? ORDER BY path LIMIT ?")
 
+    def is_here(self, path: bytes) -> bool:
+        """Whether this lies here, as a file of the run."""
+        return bool(self._do("SELECT 1 FROM here WHERE path = ?", path))
+
     def lines(self) -> Iterator[bytes]:
         """The roll-up of what lies here."""
         rows = self._tables.ordered(
