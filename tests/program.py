@@ -296,3 +296,14 @@ def turn_a_bit(path: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def false_marks(root: Path) -> list[Path]:
+    """Every mark anywhere below `root` that vouches for a roll-up that the bytes contradict."""
+    marks = [*root.rglob("rsync.done"), *root.rglob("rsync.verified")]
+    return [
+        path
+        for path in marks
+        if mark(path.parent, path.name).get("rollup") == md5(path.parent / "md5sum")
+        and not coreutils_agree(path.parent)
+    ]

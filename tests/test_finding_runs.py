@@ -94,10 +94,41 @@ def test_a_run_directly_below_the_source_is_one(
 def test_nothing_inside_a_run_is_a_run(program: Program, data: Path, arrived: Path) -> None:
     outer = data / "experiment" / "run"
     fill(outer / "pod5_pass" / "reads.pod5")
+    fill(outer / "sample_sheet_X.csv")
     fill(outer / "rebasecalled" / "fastq_pass" / "reads.fastq.gz")
     fill(outer / "rebasecalled" / "final_summary_2.txt")
     assert set(program.pushed(data, arrived)) == {"experiment/run"}
     assert (arrived / "experiment/run/rebasecalled/fastq_pass/reads.fastq.gz").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sample_sheet_X.csv",
+        "throughput_X.csv",
+        "pore_activity_X.csv",
+        "duty_time_X.csv",
+        "report_X.html",
+        "output_hash_X.csv",
+        "barcode_alignment_X.tsv",
+    ],
+)
+def test_a_data_folder_with_what_minknow_writes_beside_it_is_a_run_though_runs_lie_below(
+    program: Program, data: Path, arrived: Path, name: str
+) -> None:
+    fill(data / "experiment" / "pod5" / "reads.pod5")
+    fill(data / "experiment" / "sample" / "run" / "final_summary_X.txt")
+    assert set(program.pushed(data, arrived)) == {"experiment/sample/run"}
+    fill(data / "experiment" / name)
+    assert set(program.pushed(data, arrived)) == {"experiment"}
+
+
+def test_a_data_folder_alone_is_a_run_whatever_lies_in_its_own_data_folders(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    fill(data / "experiment" / "run" / "pod5" / "old" / "pod5_pass" / "reads.pod5")
+    fill(data / "experiment" / "run" / "notes" / "x.txt")
+    assert set(program.pushed(data, arrived)) == {"experiment/run"}
 
 
 @pytest.mark.parametrize("name", ["pod5_pass", "final_summary_X.txt"])

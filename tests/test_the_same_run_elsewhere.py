@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.cluster import Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
-from tests.program import Program, coreutils_agree, is_done, mark, md5
+from tests.program import Program, coreutils_agree, is_done, mark
 
 WEEK = 7 * 86400
 
@@ -201,5 +201,5 @@ def test_a_done_run_inside_a_new_run_is_vouched_for_no_more(
     program.put_clock_forward(2 * 86400)
     program.pushed(data, arrived)
     assert is_done(arrived / outer.relative_to(data))
-    assert mark(there)["rollup"] != md5(there / "md5sum")
+    assert "rollup" not in mark(there)
     assert program.run("verify", there.parent).code == 0

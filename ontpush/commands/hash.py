@@ -12,16 +12,25 @@ from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_asid
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
-from ontpush.engine.mark import md5_of_rollup
+from ontpush.engine.mark import md5_of_rollup, remove_marks
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.reread import each_doubted, read_again, renew_sidecar
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
 from ontpush.engine.settling import this_moment
 from ontpush.engine.skipped import Skipped, heed_skip
-from ontpush.engine.stock import take_stock, unreadable_paths
+from ontpush.engine.stock import take_stock, unreadable_paths, update
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
-from ontpush.facts.words import FAILED, LOG_FAIL, LOG_SCAN, LOG_WARN, ROLLUP, SKIP_MARK, SKIPPED
+from ontpush.facts.words import (
+    FAILED,
+    LEFT_OUT,
+    LOG_FAIL,
+    LOG_SCAN,
+    LOG_WARN,
+    NO_RUN_OF_ITS_OWN,
+    ROLLUP,
+    SKIPPED,
+)
 from ontpush.result import Result, table
 from ontpush.settings import courteous, existing_source, state_dir
 
@@ -58,7 +67,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     troubles: List[Trouble] = []
     source = _source(settings) if settings["all"] else None
     skipped: List[bytes] = []
-    founds = _below(source, troubles, skipped) if source else _named(settings)
+    named = [] if source else _named(settings)
     heartbeat = LeftHeartbeat(source, settings["instrument"]) if source else None
     state = state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
@@ -89,16 +98,13 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             )
             if source:
                 require_own_state(ledger, state)
-                check_source(ledger, source)
             try:
+                founds = _below(work, source, troubles) if source else named
                 hashed = list(_hash_each(work, founds, troubles, skipped))
             finally:
                 progress.end()
             if source:
                 check_source(ledger, source)
-                seen = {each.record.path for each in hashed}
-                unseen = [each for each in ledger.runs(source) if each.path not in seen]
-                note_gone(ledger, unseen, sure=False)
                 note_gone_elsewhere(ledger, source)
         if heartbeat and source:
             runs = _runs_left(source, hashed, skipped, troubles)
@@ -126,12 +132,18 @@ def _source(settings: Mapping[str, Any]) -> bytes:
     return existing_source(place)
 
 
-def _below(source: bytes, troubles: List[Trouble], skipped: List[bytes]) -> Iterator[Found]:
-    for found in find_runs(source, troubles.append):
-        if any(entry.name == SKIP_MARK for entry in found.entries):
-            skipped.append(found.path)
-        else:
-            yield found
+def _below(work: _Work, source: bytes, troubles: List[Trouble]) -> List[Found]:
+    """Every run below the source; those that are no longer there are noted as gone first."""
+
+    def left_out(folder: bytes) -> None:
+        work.log.event(LOG_WARN, folder, LEFT_OUT)
+
+    founds = list(find_runs(source, troubles.append, left_out))
+    check_source(work.ledger, source)
+    paths = {found.path for found in founds}
+    unseen = [each for each in work.ledger.runs(source) if each.path not in paths]
+    note_gone(work.ledger, unseen, paths, sure=False)
+    return founds
 
 
 def _hash_each(
@@ -154,14 +166,20 @@ def _hash_each(
 
 def _hash_run(work: _Work, found: Found) -> _Hashed:
     """Sums of every settled file of one run, and its roll-up. RunFailed, Skipped."""
+    work.heed_skip(found.path)
     ledger = work.ledger
     with ledger.writing():
         record = ledger.run(found.path) or ledger.add_run(found.path)
-        if work.source and (record.source is None or record.gone_at):
-            record = record._replace(source=work.source, gone_at=None)
-            ledger.update_run(record)
+        if work.source and record.gone_at:
+            # What lies at its place is not known any more either: see `round`.
+            back = {"source": work.source, "destination": None, "gone_at": None}
+            record = update(ledger, record, back)
+        elif work.source and record.source is None:
+            record = update(ledger, record, {"source": work.source})
     known = ledger.tokens_of(record.id)
     look, record = take_stock(ledger, work.rules, record, found, known, full=True)
+    for path in remove_marks(found.path, look.marks if look else ()):
+        work.log.event(LOG_WARN, found.path, f"{shown(path)} {NO_RUN_OF_ITS_OWN}")
     work.progress.begin(found.path, "hashing", record.files, record.bytes)
     trouble = unreadable_paths(look, found.path) if look else []
     if record.destination is None and ledger.doubted_after(record.id) is not None:

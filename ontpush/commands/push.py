@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
-from ontpush.engine.find import Found, find_runs
-from ontpush.engine.gone import check_source, require_own_state
+from ontpush.engine.find import Found
+from ontpush.engine.gone import require_own_state
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.heartbeat import run_facts
 from ontpush.engine.ledger import Ledger, damage_set_aside, open_ledger, readable_file
@@ -16,7 +16,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
 from ontpush.engine.progress import InHand, Progress
-from ontpush.engine.round import Round, RunReport, go_round
+from ontpush.engine.round import Round, RunReport, go_round, search
 from ontpush.engine.send import temporary_trouble
 from ontpush.engine.settling import this_moment
 from ontpush.engine.stock import take_stock
@@ -56,7 +56,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             hashing=Hashing(settings["jobs"], bool(settings["sidecars"])),
             stall_seconds=settings["stall_hours"] * 3600,
             instrument=settings["instrument"],
-            log=log,
+            log=EventLog(None, settings["verbose"], listen) if settings["dry_run"] else log,
             progress=Progress(state, show),
         )
 
@@ -169,9 +169,7 @@ def _preview(tick: Tick) -> Round:
         troubles.append(error)
 
     reports: List[RunReport] = []
-    founds = list(find_runs(tick.source, complain))
-    check_source(tick.ledger, tick.source)
-    for found in founds:
+    for found in search(tick, complain):
         try:
             reports.append(_preview_run(tick, found))
         except OSError as error:
@@ -182,8 +180,9 @@ def _preview(tick: Tick) -> Round:
 
 def _preview_run(tick: Tick, found: Found) -> RunReport:
     ledger = tick.ledger
-    with ledger.writing():
-        record = ledger.run(found.path) or ledger.add_run(found.path)
+    record = ledger.run(found.path)
+    if record is None:
+        raise LedgerDamaged(f"{shown(ledger.path)}: lost a run just written")
     names = {entry.name for entry in found.entries}
     if words.SKIP_MARK in names:
         return RunReport(record._replace(state=words.SKIPPED), 0, 0)

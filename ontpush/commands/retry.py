@@ -31,7 +31,7 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
 def _wake(ledger: Ledger, run: bytes) -> None:
     with ledger.writing():
         record = ledger.run(run) or ledger.add_run(run)
-        ledger.update_run(record._replace(state=SENDING, error=None))
+        ledger.update_run(record.id, state=SENDING, error=None)
         ledger.doubt_sums(record.id)
 
 

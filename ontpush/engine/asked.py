@@ -39,7 +39,7 @@ def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
     asked = [record for name, record in requests.items() if name in replaced]
     with tick.ledger.writing():
         for record in asked:
-            tick.ledger.update_run(record._replace(state=SENDING, error=None, looked_at=0))
+            tick.ledger.update_run(record.id, state=SENDING, error=None, looked_at=0)
             tick.ledger.doubt_sums(record.id)
     for record in asked:
         run = below(record.path, tick.source)

@@ -6,6 +6,7 @@ from typing import Callable, Iterator, List, NamedTuple
 
 from ontpush.engine.allowance import counted
 from ontpush.facts.minknow import (
+    is_beside_data,
     is_data_folder,
     is_final_summary,
     is_service_directory,
@@ -23,20 +24,50 @@ class Found(NamedTuple):
     entries: "List[os.DirEntry[bytes]]"
 
 
-def find_runs(source: bytes, complain: Complain) -> Iterator[Found]:
+def find_runs(
+    source: bytes, complain: Complain, left_out: Callable[[bytes], None] = lambda _: None
+) -> Iterator[Found]:
     """Every run below the absolute `source`, in order of path.
 
-    A directory that cannot be read is told to `complain`, its absolute path as the run, and
-    passed over; one that has just gone is passed over in silence, as is a symbolic link.
+    Which directories are runs is a function of what lies on disk now. A directory that cannot be
+    read is told to `complain`, its absolute path as the run, and passed over; one that has just
+    gone is passed over in silence, as is a symbolic link. A data folder that makes no run, because
+    runs lie beside it, is told to `left_out`.
     """
     waiting = [source]
     while waiting:
         directory = waiting.pop()
         entries = _listed(directory, complain)
         if directory != source and is_run(entries):
-            yield Found(directory, entries)
-        else:
-            waiting += sorted(_to_search(entries, directory == source), reverse=True)
+            if _is_written_by_minknow(entries) or not _holds_runs(entries):
+                yield Found(directory, entries)
+                continue
+            for folder in filter(_is_data, entries):
+                left_out(folder.path)
+        waiting += sorted(_to_search(entries, directory == source), reverse=True)
+
+
+def _is_written_by_minknow(entries: "List[os.DirEntry[bytes]]") -> bool:
+    """Whether more than a data folder, which anybody may have made, tells that this is a run."""
+    return any(
+        (is_summary(entry.name) or is_beside_data(entry.name))
+        and entry.is_file(follow_symlinks=False)
+        for entry in entries
+    )
+
+
+def _holds_runs(entries: "List[os.DirEntry[bytes]]") -> bool:
+    """Whether runs lie below, outside the data folders among `entries`.
+
+    A directory there that looks like a run is one, or has one below it in turn.
+    """
+    waiting = list(_to_search([entry for entry in entries if not _is_data(entry)], False))
+    while waiting:
+        below = _listed(waiting.pop(), lambda _: None)
+        if is_run(below):
+            return True
+        waiting += _to_search(below, False)
+    return False
 
 
 def _listed(directory: bytes, complain: Complain) -> "List[os.DirEntry[bytes]]":
@@ -65,12 +96,15 @@ def list_directory(directory: bytes) -> "List[os.DirEntry[bytes]]":
 
 
 def is_run(entries: "List[os.DirEntry[bytes]]") -> bool:
-    """Whether a directory that holds `entries` is a run: a data folder or a summary is enough."""
+    """Whether a directory that holds `entries` looks like a run: a data folder or a summary."""
     return any(
-        (is_data_folder(entry.name) and entry.is_dir(follow_symlinks=False))
-        or (is_summary(entry.name) and entry.is_file(follow_symlinks=False))
+        _is_data(entry) or (is_summary(entry.name) and entry.is_file(follow_symlinks=False))
         for entry in entries
     )
+
+
+def _is_data(entry: "os.DirEntry[bytes]") -> bool:
+    return is_data_folder(entry.name) and entry.is_dir(follow_symlinks=False)
 
 
 def final_summaries(found: Found) -> List[bytes]:

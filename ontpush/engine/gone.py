@@ -1,12 +1,14 @@
 """Notes which runs are gone from this host: somebody made room, or renamed a directory.
 
-Where all are gone at once it is more likely that a disk is: then nothing is noted.
+Where all are gone at once it is more likely that a disk is: then nothing is noted. One that is no
+run any more is gone too: it lies in a run now, or runs lie in it. All that happens before any run
+is visited, so that one that comes back is looked at as for the first time.
 """
 
 import os
 import socket
 import time
-from typing import Iterable, List
+from typing import Iterable, List, Set
 
 from ontpush.engine.ledger import Ledger, RunRecord
 from ontpush.facts.names import shown
@@ -36,16 +38,27 @@ def check_source(ledger: Ledger, source: bytes) -> None:
         )
 
 
-def note_gone(ledger: Ledger, unseen: Iterable[RunRecord], sure: bool) -> List[RunRecord]:
-    """Of the runs that a search did not find, those whose directories are gone.
+def note_gone(
+    ledger: Ledger, unseen: Iterable[RunRecord], found: Set[bytes], sure: bool
+) -> List[RunRecord]:
+    """Of the runs that a search did not find, those that are gone.
 
-    `sure` is a search that could read every directory: it need not be asked again.
+    `found` are the paths of the runs that it did find. `sure` is a search that could read every
+    directory: the disk need not be asked again.
     """
-    gone = [record for record in unseen if sure or _is_gone(record.path)]
+    around = {path for run in found for path in directories_above(run)}
+    gone = [
+        record
+        for record in unseen
+        if sure
+        or record.path in around
+        or found.intersection(directories_above(record.path))
+        or _is_gone(record.path)
+    ]
     if gone:
         with ledger.writing():
             for record in gone:
-                ledger.update_run(record._replace(gone_at=int(time.time())))
+                ledger.update_run(record.id, gone_at=int(time.time()))
             ledger.drop_long_gone(time.time())
     return gone
 
@@ -58,7 +71,7 @@ def note_gone_elsewhere(ledger: Ledger, source: bytes) -> None:
     """
     runs = ledger.runs_elsewhere(source)
     away = {place for place in {run.source for run in runs} if place and _is_empty(place)}
-    note_gone(ledger, (run for run in runs if run.source not in away), sure=False)
+    note_gone(ledger, (run for run in runs if run.source not in away), set(), sure=False)
 
 
 def _is_gone(path: bytes) -> bool:
@@ -90,3 +103,8 @@ def require_own_state(ledger: Ledger, state_dir: bytes) -> None:
                 shown(os.path.join(state_dir, b"ledger.sqlite3")),
             )
         )
+
+
+def directories_above(path: bytes) -> List[bytes]:
+    """Every directory above a path, its parent last; of a relative one but the place it is in."""
+    return [path[:place] for place, byte in enumerate(path) if byte == ord("/") and place]

@@ -18,7 +18,7 @@ from ontpush.facts.times import mtime_ns
 from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, Trouble, TryLater
 from ontpush.facts.words import NEW
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -44,6 +44,7 @@ CREATE TABLE directories (
     run INTEGER NOT NULL REFERENCES runs,
     path BLOB NOT NULL,               -- relative to the run, with a slash at the end; '' is the run
     token BLOB,                       -- how it looked when read last; NULL: read it again
+    cleared INTEGER NOT NULL,         -- 0: a mark at the destination may vouch for what lies there
     UNIQUE (run, path)
 );
 CREATE TABLE files (
@@ -231,12 +232,12 @@ class Ledger:
             raise LedgerDamaged(f"{shown(self.path)}: lost a run just written")
         return record
 
-    def update_run(self, record: RunRecord) -> None:
-        """Write a changed record back."""
-        columns = ", ".join(f"{name} = ?" for name in RunRecord._fields[1:])
+    def update_run(self, run: int, **columns: Any) -> None:
+        """Write these columns of a run, and leave what others wrote meanwhile as it is."""
+        changes = ", ".join(f"{name} = ?" for name in columns)
         self._database.execute(
-            f"UPDATE runs SET {columns} WHERE id = ?",
-            record[1:] + record[:1],
+            f"UPDATE runs SET {changes} WHERE id = ?",
+            (*columns.values(), run),
         )
 
     def forget_deliveries(self, run: int) -> None:
@@ -244,6 +245,7 @@ class Ledger:
         self._update_files(
             run, "delivery = 0, listed = NULL", "delivery != 0 OR listed IS NOT NULL"
         )
+        self._database.execute("UPDATE directories SET cleared = 0 WHERE run = ?", (run,))
 
     def doubt_sums(self, run: int) -> None:
         """All sums of the run are in doubt: they are to be taken anew and compared."""
@@ -320,7 +322,7 @@ class Ledger:
         known = self.known_directory(run, path)
         if known is not None:
             return known
-        self._database.execute("INSERT INTO directories VALUES (NULL, ?, ?, NULL)", (run, path))
+        self._database.execute("INSERT INTO directories VALUES (NULL, ?, ?, NULL, 0)", (run, path))
         return self.directory(run, path)
 
     def set_token(self, directory: int, token: Optional[bytes]) -> None:
@@ -349,6 +351,20 @@ class Ledger:
         self._database.executemany(
             "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((directory, name, *seen) for name, seen in files.items()),
+        )
+
+    def uncleared(self, run: int) -> List[bytes]:
+        """The directories of a run where a mark at the destination may vouch for something."""
+        rows = self._database.execute(
+            "SELECT path FROM directories WHERE run = ? AND cleared = 0 ORDER BY path", (run,)
+        )
+        return [path for (path,) in rows]
+
+    def note_cleared(self, run: int, paths: Iterable[bytes]) -> None:
+        """No mark vouches for anything in these directories of a run any more."""
+        self._database.executemany(
+            "UPDATE directories SET cleared = 1 WHERE run = ? AND path = ?",
+            ((run, path) for path in paths),
         )
 
     def known_in(self, directory: int, after: bytes, limit: int) -> List[Known]:

@@ -21,7 +21,13 @@ from ontpush.engine.settling import Seen, Settling
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import for_json, from_argument
 from ontpush.facts.times import mtime_ns
-from ontpush.facts.words import OWN_FILES, SIDECAR_SUFFIX, UNFINISHED_SUFFIX
+from ontpush.facts.words import (
+    MARKS,
+    OWN_FILES,
+    SIDECAR_SUFFIX,
+    UNFINISHED_SUFFIX,
+    VOUCHING_MARKS,
+)
 
 Tokens = Dict[bytes, Optional[bytes]]
 _PAGE = 2000
@@ -46,7 +52,10 @@ class Rules(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a look found: counts of files, and directories that could not be read."""
+    """What a look found: counts of files, and directories that could not be read.
+
+    `marks` are paths relative to the run of marks inside it that vouch for a part of it.
+    """
 
     taken: int
     gone: int
@@ -54,6 +63,7 @@ class Look(NamedTuple):
     newest_ns: int
     special: List[bytes]
     unreadable: List[OSError]
+    marks: List[bytes]
 
     @property
     def changed(self) -> bool:
@@ -177,6 +187,8 @@ class Looker:
         self._now_waiting: Dict[bytes, Dict[bytes, Seen]] = {}
         self._taken = self._gone = self._unsettled = self._newest_ns = 0
         self._special: List[bytes] = []
+        self._marks: List[bytes] = []
+        self._there: os.stat_result = os.lstat(run)
         self._unreadable: List[OSError] = []
         self._known: Tokens = {}
         self._tokens: Tokens = {}
@@ -186,9 +198,10 @@ class Looker:
         """Read the directories `only` and what is new below them, or without it everything.
 
         Each directory is remembered as it looked before it was read, so that what changes
-        meanwhile shows at the next look.
+        meanwhile shows at the next look. OSError where the run itself goes away.
         """
         self._known = known
+        self._there = os.lstat(self._run)
         waiting = [b""] if only is None else sorted(only, reverse=True)
         seen = set()
         while waiting:
@@ -204,6 +217,7 @@ class Looker:
         if only is None:
             for path in set(known) - seen:
                 self._put_back(path)
+        self._ensure_there()
         return Look(
             self._taken,
             self._gone,
@@ -211,6 +225,7 @@ class Looker:
             max(0, self._newest_ns - self._settling.ahead_ns()),
             self._special,
             self._unreadable,
+            self._marks,
         )
 
     def write_rest(self) -> None:
@@ -232,6 +247,7 @@ class Looker:
         if seen.files:
             self._unwritten.append(seen)
         if sum(each.files for each in self._unwritten) >= _PAGE:
+            self._ensure_there()
             with self._ledger.writing():
                 self._write_seen()
 
@@ -242,6 +258,12 @@ class Looker:
             self._ledger.take_changed(directory, seen.changed)
             self._ledger.put_back(directory, seen.put_back)
         self._unwritten = []
+
+    def _ensure_there(self) -> None:
+        """OSError where the run itself is gone, or another: that says nothing of its files."""
+        now = os.lstat(self._run)
+        if (now.st_dev, now.st_ino) != (self._there.st_dev, self._there.st_ino):
+            raise FileNotFoundError(errno.ENOENT, "went away while it was looked at", self._run)
 
     def _put_back(self, path: bytes) -> None:
         for page in self._pages(path):
@@ -299,6 +321,8 @@ class Looker:
 
     def _files_among(self, path: bytes, names: List[bytes]) -> List[bytes]:
         """The names that can be files of the run: not our own, not sidecars, not excluded."""
+        if path:
+            self._marks += [path + name for name in VOUCHING_MARKS if is_among(name, names)]
         return [
             name
             for name in names
@@ -400,13 +424,17 @@ def is_ours(directory: bytes, name: bytes, names: List[bytes]) -> bool:
     that was being written when the power failed is ours too.
     """
     name = finished_name(name)
-    if not directory and name in OWN_FILES:
+    if name in MARKS or (not directory and name in OWN_FILES):
         return True
     if not name.endswith(SIDECAR_SUFFIX):
         return False
-    of = name[: -len(SIDECAR_SUFFIX)]
-    place = bisect_left(names, of)
-    return place < len(names) and names[place] == of
+    return is_among(name[: -len(SIDECAR_SUFFIX)], names)
+
+
+def is_among(name: bytes, names: List[bytes]) -> bool:
+    """Whether `name` is one of the sorted `names`."""
+    place = bisect_left(names, name)
+    return place < len(names) and names[place] == name
 
 
 def finished_name(name: bytes) -> bytes:

@@ -3,11 +3,12 @@
 import calendar
 import os
 import time
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
+from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import DONE_MARK, ROLLUP
 
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
@@ -48,10 +49,28 @@ def take_back(run: bytes, destination: Optional[str]) -> bool:
     return True
 
 
+def remove_marks(directory: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
+    """Remove marks, relative to `directory`, of what is no run of its own; those that were there.
+
+    Nobody may trust them, whoever frees space least of all. RunFailed.
+    """
+    for path in paths:
+        try:
+            os.unlink(os.path.join(directory, path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RunFailed(
+                f"{shown(path)} vouches for no run of its own and cannot be removed:"
+                f" {error.strerror}; move it away"
+            ) from error
+        yield path
+
+
 def date_of(mark: Dict[str, str]) -> Optional[float]:
     """When a mark was made, in seconds since the epoch; None where its date is not one of ours."""
     try:
-        return float(calendar.timegm(time.strptime(mark["date"], _DATE)))
+        return float(calendar.timegm(time.strptime(mark.get("date", ""), _DATE)))
     except ValueError:
         return None
 

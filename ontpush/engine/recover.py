@@ -11,7 +11,6 @@ from typing import Dict, List, Optional
 from ontpush.engine.carry import slices
 from ontpush.engine.ledger import FileRecord, Totals
 from ontpush.engine.mark import date_of, md5_of_rollup, read_mark, vouches
-from ontpush.engine.publish import withdraw_everything
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.send import Comparing
 from ontpush.engine.tick import RunInHand, Tick
@@ -21,16 +20,12 @@ from ontpush.facts.words import DONE_MARK, LOG_WARN, ROLLUP
 def recover_listed(tick: Tick, run: RunInHand) -> Optional[str]:
     """For a run new to the ledger: take up its roll-up. Its MD5 if a mark vouches for it.
 
-    To be followed by a full look, and `believe_mark` where this returned an MD5. Trouble.
+    To be followed by a full look, and `believe_mark` where this returned an MD5.
     """
     mark, rollup = read_mark(run.path), md5_of_rollup(run.path)
     destination = tick.transport.destination.text
     is_vouched = vouches(mark, rollup, run.relative, tick.instrument, destination)
-    if _adopt(tick, run) and is_vouched:
-        return rollup
-    # Nobody knows what the roll-up at the destination lists, if there is one.
-    withdraw_everything(tick, run)
-    return None
+    return rollup if _adopt(tick, run) and is_vouched else None
 
 
 def believe_mark(tick: Tick, run: RunInHand) -> bool:

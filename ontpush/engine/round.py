@@ -1,10 +1,10 @@
 """One round over all runs below the source: a visit to each, and the heartbeat at the end."""
 
 import os
-from typing import Iterable, List, Mapping, NamedTuple, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
-from ontpush.engine.find import Found, find_runs
+from ontpush.engine.find import Complain, Found, find_runs
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.hidden import hidden_runs
@@ -14,7 +14,7 @@ from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
 from ontpush.facts.names import below, shown
 from ontpush.facts.trouble import RunFailed, SourceLost, Trouble, exit_code_of, run_failed
-from ontpush.facts.words import DONE, LOG_FAIL, LOG_WARN, SKIPPED
+from ontpush.facts.words import DONE, LEFT_OUT, LOG_FAIL, LOG_WARN, SKIPPED
 
 
 class RunReport(NamedTuple):
@@ -40,19 +40,21 @@ def go_round(tick: Tick) -> Round:
     reports: List[RunReport] = []
     rested: List[RunRecord] = []
     troubles: List[Trouble] = []
-    records = {record.path: record for record in tick.ledger.runs(tick.source)}
-    tokens = tick.ledger.tokens()
 
     def complain(error: RunFailed) -> None:
         error.run = below(error.run or b"", tick.source)
         tick.log.event(LOG_FAIL, error.run, error.message)
         troubles.append(error)
 
-    founds = _those_in_trouble_last(find_runs(tick.source, complain), records)
-    troubles += _lost(tick)
+    founds: List[Found] = []
+    try:
+        founds = search(tick, complain)
+    except SourceLost as error:
+        tick.log.event(LOG_FAIL, b"", error.message)
+        troubles.append(error)
     _tell_hidden(tick)
-    for found in founds:
-        record = records.pop(found.path, None) or _record_of(tick, found)
+    tokens = tick.ledger.tokens()
+    for found, record in _those_in_trouble_last(tick, founds):
         report = RunReport(record, 0, 0)
         if exit_code_of(troubles) <= RunFailed.exit_code:
             report, trouble = _visit(tick, found, record, tokens.get(record.id, {}))
@@ -62,8 +64,6 @@ def go_round(tick: Tick) -> Round:
             rested.append(report.record)
     if not _is_lost(troubles):
         troubles += _lost(tick)
-    if not _is_lost(troubles):
-        _tell_gone(tick, note_gone(tick.ledger, records.values(), sure=not troubles))
     note_gone_elsewhere(tick.ledger, tick.source)
     troubles += _beat(tick, reports, troubles, rested)
     return Round(reports, troubles)
@@ -90,16 +90,54 @@ def _lost(tick: Tick) -> List[Trouble]:
     return []
 
 
+def search(tick: Tick, complain: Complain) -> List[Found]:
+    """Every run below the source. The ledger has each of them then, and no other as there.
+
+    SourceLost.
+    """
+    folders: List[bytes] = []
+    unread: List[RunFailed] = []
+
+    def cannot_read(error: RunFailed) -> None:
+        unread.append(error)
+        complain(error)
+
+    founds = list(find_runs(tick.source, cannot_read, folders.append))
+    check_source(tick.ledger, tick.source)
+    paths = {found.path for found in founds}
+    known = tick.ledger.runs(tick.source)
+    unseen = [record for record in known if record.path not in paths]
+    _tell_gone(tick, note_gone(tick.ledger, unseen, paths, sure=not unread))
+    with tick.ledger.writing():
+        for path in paths - {record.path for record in known}:
+            _take_up(tick, path)
+    _tell_left_out(tick, folders)
+    return founds
+
+
+def _take_up(tick: Tick, path: bytes) -> None:
+    """A run that is new, goes to another place, or comes back: look as for the first time.
+
+    Nobody knows what was done to it, here and at its place, while it was out of sight.
+    """
+    record = tick.ledger.run(path) or tick.ledger.add_run(path)
+    tick.ledger.update_run(
+        record.id, source=tick.source, destination=None, gone_at=None, looked_at=0
+    )
+
+
 def _those_in_trouble_last(
-    founds: Iterable[Found], records: Mapping[bytes, RunRecord]
-) -> List[Found]:
-    """So that one that breaks off every tick keeps no other from its turn."""
+    tick: Tick, founds: Iterable[Found]
+) -> Iterator[Tuple[Found, RunRecord]]:
+    """Each run as the ledger has it when its turn comes.
 
-    def was_in_trouble(found: Found) -> bool:
-        record = records.get(found.path)
-        return record is not None and record.error is not None
-
-    return sorted(founds, key=was_in_trouble)
+    One that breaks off every tick keeps no other from its turn.
+    """
+    troubled = {record.path for record in tick.ledger.runs(tick.source) if record.error is not None}
+    for found in sorted(founds, key=lambda found: found.path in troubled):
+        record = tick.ledger.run(found.path)
+        if record:
+            yield found, record
 
 
 def _has_rested(before: RunRecord, after: RunRecord) -> bool:
@@ -107,16 +145,13 @@ def _has_rested(before: RunRecord, after: RunRecord) -> bool:
     return after.state == DONE and after.done_at == before.done_at
 
 
-def _record_of(tick: Tick, found: Found) -> RunRecord:
-    with tick.ledger.writing():
-        record = tick.ledger.run(found.path) or tick.ledger.add_run(found.path)
-        if record.source != tick.source:
-            # Below another source it goes to another place.
-            record = record._replace(source=tick.source, destination=None)
-        # Nobody knows what was done to it while it was out of sight.
-        record = record._replace(gone_at=None, looked_at=0)
-        tick.ledger.update_run(record)
-    return record
+def _tell_left_out(tick: Tick, folders: List[bytes]) -> None:
+    for folder in folders:
+        tick.log.event(
+            LOG_WARN,
+            below(folder, tick.source),
+            LEFT_OUT,
+        )
 
 
 def _visit(

@@ -3,7 +3,7 @@
 import os
 import time
 import zlib
-from typing import List, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 from ontpush.engine.find import Found
 from ontpush.engine.ledger import Ledger, RunRecord
@@ -34,18 +34,27 @@ def take_stock(
         totals = ledger.totals(record.id)
         # What a look that was broken off has written is no change to this one.
         wakes = look.changed or totals.unsent or (look.gone and record.state != DONE)
-        new = record._replace(
-            state=SENDING if wakes and record.state in _AT_REST else record.state,
-            changed_ns=_last_change(look, record, made_ns),
-            looked_at=int(time.time()) if full else record.looked_at,
-            files=totals.files,
-            bytes=totals.bytes,
-            sent_files=totals.sent_files,
-            sent_bytes=totals.sent_bytes,
-        )
-        if new != record:
-            ledger.update_run(new)
-    return look, new
+        columns = {
+            "state": SENDING if wakes and record.state in _AT_REST else record.state,
+            "changed_ns": _last_change(look, record, made_ns),
+            "looked_at": int(time.time()) if full else record.looked_at,
+            "files": totals.files,
+            "bytes": totals.bytes,
+            "sent_files": totals.sent_files,
+            "sent_bytes": totals.sent_bytes,
+        }
+        return look, update(ledger, record, columns)
+
+
+def update(ledger: Ledger, record: RunRecord, columns: Mapping[str, Any]) -> RunRecord:
+    """Write those `columns` that are other than in `record`, in or out of a transaction.
+
+    The record with them: what others wrote meanwhile stays as it is in the ledger.
+    """
+    changes = {name: value for name, value in columns.items() if value != getattr(record, name)}
+    if changes:
+        ledger.update_run(record.id, **changes)
+    return record._replace(**changes)
 
 
 def _last_change(look: Look, record: RunRecord, made_ns: int) -> int:

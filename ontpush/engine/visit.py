@@ -6,7 +6,7 @@ of all, and what has to be sent anew is taken out of the roll-up first.
 
 import os
 import time
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
@@ -14,16 +14,17 @@ from ontpush.engine.confirm import confirm
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.deliver import deliver
 from ontpush.engine.find import Found, final_summaries, list_directory
+from ontpush.engine.gone import directories_above
 from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
-from ontpush.engine.mark import mark_lines, md5_of_rollup, take_back
-from ontpush.engine.publish import install, publish, withdraw_everything
+from ontpush.engine.mark import mark_lines, md5_of_rollup, remove_marks, take_back
+from ontpush.engine.publish import install, publish, retract, withdraw_everything
 from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.reread import read_again, reread
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.skipped import Skipped, heed_skip
-from ontpush.engine.stock import is_due, stalls, take_stock, unreadable_paths
+from ontpush.engine.stock import is_due, stalls, take_stock, unreadable_paths, update
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
 from ontpush.facts.names import below, human_size, human_time, plural, shown
@@ -98,12 +99,16 @@ class Visit:
         """The run is new to the ledger, or goes to another place than before."""
         tick, run = self._tick, self.run
         self._claim_place()
-        self._absorb_runs_inside()
         with tick.ledger.writing():
             tick.ledger.forget_deliveries(run.id)
             self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
         vouched = recover_listed(tick, run)
         look = self._take_stock(tick.ledger.tokens_of(run.id), full=True)
+        for directory in directories_above(run.relative):
+            self._remove_marks(
+                tick.source, [directory + b"/" + name for name in words.VOUCHING_MARKS]
+            )
+        self._retract(but_its_own=vouched is not None)
         if vouched and believe_mark(tick, run):
             self._update(state=words.DONE, rollup=vouched, done_at=_now(), **self._sizes())
         self._update(destination=tick.transport.destination.text)
@@ -112,36 +117,36 @@ class Visit:
         return look
 
     def _claim_place(self) -> None:
-        """Two runs in one place would overwrite each other, and each would count as done."""
+        """Two runs in one place, or one in the other, would overwrite each other's files.
+
+        Below one source the search has seen to that.
+        """
+        own = self.run.relative
         for other in self._tick.ledger.runs():
             if (
                 other.path != self.run.path
                 and other.destination == self._tick.transport.destination.text
-                and below(other.path, other.source or b"/") == self.run.relative
+                and _overlap(below(other.path, other.source or b"/"), own)
                 and os.path.isdir(other.path)
             ):
                 raise RunFailed(
                     f"{shown(other.path)} goes to the same place at {other.destination}: rename one"
                     " of the two, or give one source another destination",
-                    self.run.relative,
+                    own,
                 )
 
-    def _absorb_runs_inside(self) -> None:
-        """Runs inside this one, as after pooling, are runs no more: no mark may vouch for them.
+    def _remove_marks(self, directory: bytes, paths: Iterable[bytes]) -> None:
+        """Before those at the destination, so that none of them is ever believed again."""
+        for path in remove_marks(directory, paths):
+            self._log(words.LOG_WARN, f"{shown(path)} {words.NO_RUN_OF_ITS_OWN}")
 
-        An empty roll-up takes the place of theirs, at both ends: from now on it is a file of this
-        run, as their marks are.
-        """
-        tick = self._tick
-        for inner in tick.ledger.runs(tick.source):
-            if inner.path.startswith(self.run.path + b"/") and inner.destination:
-                relative = below(inner.path, tick.source)
-                withdraw_everything(tick, RunInHand(inner.id, inner.path, relative))
-                write_whole(inner.path + b"/" + words.ROLLUP, [])
-                tick.ledger.update_run(inner._replace(destination=None, state=words.NEW))
-                self._log(
-                    words.LOG_WARN, f"{shown(relative)} was a run of its own and is part of it"
-                )
+    def _retract(self, but_its_own: bool = False) -> None:
+        for directory in retract(self._tick, self.run, but_its_own):
+            self._log(
+                words.LOG_WARN,
+                f"a mark in {shown(directory)} at the destination vouched for no run of its own:"
+                " retracted",
+            )
 
     def _take_stock(self, known: Tokens, full: bool) -> Optional[Look]:
         tick = self._tick
@@ -153,6 +158,7 @@ class Visit:
                 words.LOG_WARN,
                 f"left out, neither file nor link: {shown(below(path, self.run.path))}",
             )
+        self._remove_marks(self.run.path, look.marks if look else ())
         return look
 
     def _take_mark_back(self, was_done: bool) -> None:
@@ -185,6 +191,7 @@ class Visit:
             # The ledger may be older than the run, which somebody put back: then it does not know
             # what the roll-up at the destination lists.
             withdraw_everything(self._tick, self.run)
+        self._retract()
         # Until the next roll-up has been delivered nobody knows which one lies there.
         self._update(rollup=None)
         begun = time.monotonic()
@@ -206,6 +213,7 @@ class Visit:
 
     def _publish(self) -> None:
         heed_skip(self.run.path)
+        os.lstat(self.run.path)  # what is gone with the whole run is not gone from it
         ledger = self._tick.ledger
         is_unknown = self.record.rollup is None and ledger.totals(self.run.id).sent_files
         if is_unknown or ledger.rollup_is_stale(self.run.id):
@@ -376,13 +384,10 @@ class Visit:
         return dict(totals)
 
     def _update(self, **changes: Any) -> None:
-        record = self.record._replace(**changes)
-        if record != self.record:
-            self._tick.ledger.update_run(record)
-            if record.state == words.DONE != self.record.state:
-                # A thousand of these may be looked at in each tick.
-                self._tick.ledger.watch_no_files(record.id)
-            self.record = record
+        before, self.record = self.record, update(self._tick.ledger, self.record, changes)
+        if self.record.state == words.DONE != before.state:
+            # A thousand of these may be looked at in each tick.
+            self._tick.ledger.watch_no_files(self.record.id)
 
     def note_trouble(self, trouble: Trouble) -> None:
         """Note that the visit ended in trouble, the run's own or that of the whole tick."""
@@ -391,6 +396,11 @@ class Visit:
 
     def _log(self, word: str, details: str = "") -> None:
         self._tick.log.event(word, self.run.relative, details)
+
+
+def _overlap(one: bytes, other: bytes) -> bool:
+    """Whether two paths are the same, or one lies in the other."""
+    return (one + b"/").startswith(other + b"/") or (other + b"/").startswith(one + b"/")
 
 
 def first_line(path: bytes) -> str:

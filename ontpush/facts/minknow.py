@@ -12,6 +12,10 @@ DATA_KINDS = ("fast5", "pod5", "fastq", "bam")
 # `pod5`, `fastq_pass`, `bam_fail_2`; not `bam_only`, which is somebody's experiment.
 _DATA_FOLDER = re.compile(rb"(fast5|pod5|fastq|bam)(_(pass|fail|skip)([^A-Za-z].*)?)?\Z", re.DOTALL)
 _SUMMARY = re.compile(rb"(final|sequencing)_summary.*\.txt\Z", re.DOTALL)
+# What MinKNOW writes beside the data folders of a run, and nobody else does.
+_BESIDE = re.compile(
+    rb"(sample_sheet_|throughput_|pore_activity_|duty_time|report_|output_hash_|barcode_alignment_)"
+)
 _FINAL_SUMMARY = re.compile(rb"final_summary.*\.txt\Z", re.DOTALL)
 _KIND_OF_FILE = re.compile(rb"\.(?:(fast5)|(pod5)|(fastq|fq)(?:\.gz)?|(bam))\Z")
 _COUNT = re.compile(r"({})_files_in_(final_dest|fallback)\Z".format("|".join(DATA_KINDS)))
@@ -34,6 +38,11 @@ def is_data_folder(name: bytes) -> bool:
 def is_summary(name: bytes) -> bool:
     """Whether a file of this name makes the directory that holds it a run."""
     return _SUMMARY.match(name) is not None
+
+
+def is_beside_data(name: bytes) -> bool:
+    """Whether MinKNOW writes a file of this name beside the data folders of a run."""
+    return _BESIDE.match(name) is not None
 
 
 def is_final_summary(name: bytes) -> bool:

@@ -19,11 +19,17 @@ LOG_STALL = "STALL"
 LOG_WARN = "WARN"
 ONLY_WITH_VERBOSE = frozenset([LOG_SCAN, LOG_DONE, LOG_SKIP])
 
+# Of a data folder where nothing but that folder says that there is a run.
+LEFT_OUT = "makes no run of where it lies, as runs lie beside it: move it into its run, or away"
+NO_RUN_OF_ITS_OWN = "vouched for no run of its own: removed"
+
 ROLLUP = b"md5sum"
 DONE_MARK = b"rsync.done"
 SKIP_MARK = b"rsync.skip"
 VERIFIED_MARK = b"rsync.verified"
+# Ours at every depth of a run, never one of its files; a roll-up is so at its top only.
 MARKS = frozenset([DONE_MARK, SKIP_MARK, VERIFIED_MARK])
+VOUCHING_MARKS = (DONE_MARK, VERIFIED_MARK)
 OWN_FILES = frozenset([ROLLUP, DONE_MARK, SKIP_MARK, VERIFIED_MARK])
 SIDECAR_SUFFIX = b".md5"
 # What is being written stands under its name and this suffix until it is whole.
