@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, mark, turn_a_bit
-from tests.test_monitor import outputs, ticked
+from tests.program import Program, is_verified, mark, turn_a_bit
+from tests.test_bell import Pair
+from tests.test_monitor import HOUR, heartbeat, outputs, ticked
+from tests.test_verdicts import kinds
+
+DAY = 24 * HOUR
 
 # -- what is said of a verified run -----------------------------------------------------------
 
@@ -51,3 +61,119 @@ def test_the_mark_tells_when_the_run_was_verified_and_what_was_read(
     told = mark(pushed, "rsync.verified")
     assert told["date"][:10] <= told["verified"] <= told["date"]
     assert told["read"] == "unknown"
+
+
+# -- marks and roll-up, every day -------------------------------------------------------------
+
+
+@pytest.fixture
+def local(program: Program, monitor: Program, run: SimulatedRun, gridion: Path) -> Pair:
+    """A sequencer that pushes to a directory of this machine, and the monitor there."""
+    monitor.settings.update(silent_minutes=10**6)
+    pair = Pair(program, monitor, run, str(gridion), gridion)
+    run.write_all()
+    assert pair.push() == "done"
+    assert pair.look() == "verified"
+    return pair
+
+
+def days_later(monitor: Program, days: float) -> None:
+    monitor.put_clock_forward(days * DAY)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def rot(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"0", b"1"))
+
+
+@pytest.mark.parametrize("harm", [empty, rot, Path.unlink])
+@pytest.mark.parametrize("names", [("md5sum",), ("md5sum", "rsync.done")])
+def test_marks_or_roll_up_of_a_verified_run_that_went_bad_are_found_within_a_day_and_mended(
+    local: Pair, mailbox: Mailbox, names: tuple[str, ...], harm: Callable[[Path], None]
+) -> None:
+    mailbox.mails()
+    for name in names:
+        harm(local.there / name)
+    assert local.push() == "done"
+    assert local.monitor.run("monitor").is_silent
+    days_later(local.monitor, 1)
+    ran = local.monitor.run("monitor")
+    assert ran.code == 1
+    assert "no rsync.done here vouches for the md5sum beside it" in ran.err
+    assert not (local.there / "rsync.verified").exists()
+    assert kinds(mailbox) == ["verification failed"]
+    assert len(local.requests()) == 2
+    assert [local.push(), local.push()] == ["done", "done"]
+    assert local.look() == "verified"
+    assert kinds(mailbox) == ["mended, verified"]
+    assert is_verified(local.there)
+
+
+def test_what_went_bad_in_a_verified_run_that_is_gone_from_its_sequencer_is_told(
+    local: Pair, mailbox: Mailbox
+) -> None:
+    shutil.rmtree(local.run.path)
+    empty(local.there / "md5sum")
+    facts = json.loads(heartbeat(local.place.parent).read_text())
+    heartbeat(local.place.parent).write_text(json.dumps(dict(facts, runs=[])))
+    mailbox.mails()
+    days_later(local.monitor, 1)
+    ran = local.monitor.run("monitor")
+    assert ran.code == 1
+    assert "the instrument does not have it any more" in ran.err
+    assert not (local.there / "rsync.verified").exists()
+    assert kinds(mailbox) == ["verification failed"]
+    (status,) = local.monitor.run("status", "--json").json["data"]["runs"]
+    assert status["verdict"] == "unvouched"
+
+
+def test_a_verified_run_whose_marks_are_only_written_anew_is_not_read_again(local: Pair) -> None:
+    rollup = local.there / "md5sum"
+    times, content = rollup.stat(), rollup.read_bytes()
+    rollup.unlink()
+    rollup.write_bytes(content)
+    os.utime(rollup, ns=(times.st_atime_ns, times.st_mtime_ns))
+    days_later(local.monitor, 1)
+    assert local.look() is None
+    assert is_verified(local.there)
+
+
+def test_a_verified_mark_that_is_gone_alone_comes_back_with_the_day_it_was_verified(
+    local: Pair, mailbox: Mailbox
+) -> None:
+    mailbox.mails()
+    before = mark(local.there, "rsync.verified")
+    (local.there / "rsync.verified").unlink()
+    days_later(local.monitor, 1)
+    assert local.monitor.run("monitor").is_silent
+    after = mark(local.there, "rsync.verified")
+    assert is_verified(local.there)
+    assert (after["verified"], after["files"]) == (before["verified"], before["files"])
+    assert after["date"] > before["date"]
+    assert kinds(mailbox) == []
+
+
+def test_a_verified_mark_does_not_come_back_beside_a_roll_up_that_nothing_vouches_for(
+    local: Pair,
+) -> None:
+    (local.there / "rsync.verified").unlink()
+    (local.there / "rsync.done").write_text("2026-03-02T09:30:12+00:00\nretracted: opened again\n")
+    for day in range(1, 4):
+        days_later(local.monitor, day)
+        local.monitor.run("monitor")
+        assert not (local.there / "rsync.verified").exists()
+
+
+def test_a_memory_that_is_lost_takes_up_when_the_run_was_verified(local: Pair) -> None:
+    before = mark(local.there, "rsync.verified")
+    shutil.rmtree(local.monitor.state)
+    days_later(local.monitor, 1)
+    assert local.look() is None
+    (local.there / "rsync.verified").unlink()
+    days_later(local.monitor, 2)
+    assert local.look() is None
+    after = mark(local.there, "rsync.verified")
+    assert (after["verified"], after["files"]) == (before["verified"], before["files"])

@@ -1,7 +1,8 @@
 """What is newly done below an instrument's directory, and how far its verification has come.
 
 A run that the heartbeat calls done with the roll-up that we know costs no look at the disk:
-a tick costs what is new, not what there is.
+a tick costs what is new, not what there is. Once a day, at a second of each instrument's own, all
+that is remembered of it is held against the disk.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.inside import opened_inside, path_of
+from ontpush.cluster.inside import opened_inside, path_of, remove_inside
 from ontpush.cluster.memory import (
     CHECKING,
     CORRUPT,
@@ -26,7 +27,7 @@ from ontpush.cluster.memory import (
 )
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
-from ontpush.engine.mark import md5_of_rollup, read_mark
+from ontpush.engine.mark import date_of, md5_of_rollup, read_mark
 from ontpush.facts.names import below, shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import why_unread
@@ -34,10 +35,10 @@ from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
 _DAY = 86400
 _HOUR = 3600
-_NOTHING_VOUCHES = (
-    "the instrument calls it done, and no rsync.done here vouches for the md5sum beside it: one of"
-    " them is damaged or missing"
-)
+_MOST_DIGITS = 19
+_DAMAGED = "no rsync.done here vouches for the md5sum beside it: one of them is damaged or missing"
+_NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
+_NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
 
 
 class Vouched(NamedTuple):
@@ -119,14 +120,25 @@ def _changed_at(base: bytes, run: bytes) -> Optional[float]:
     return changed_at
 
 
-def was_verified(base: bytes, run: bytes, rollup: str) -> bool:
-    """Whether our own mark in the run vouches for this roll-up."""
+def verified_mark(base: bytes, run: bytes, rollup: str) -> Optional[Dict[str, str]]:
+    """Our own mark in the run if it vouches for this roll-up."""
     try:
         with opened_inside(base, run) as directory:
             mark = read_mark(path_of(directory), VERIFIED_MARK)
     except OSError:
-        return False
-    return mark is not None and mark.get("rollup") == rollup
+        return None
+    return mark if mark is not None and mark.get("rollup") == rollup else None
+
+
+def take_mark_back(base: bytes, run: bytes, rollup: str) -> str:
+    """Let no mark of ours vouch for a run that has gone bad since; why one still does."""
+    if not verified_mark(base, run, rollup):
+        return ""
+    try:
+        remove_inside(base, run, VERIFIED_MARK)
+    except OSError as error:
+        return f"rsync.verified in it cannot be removed: {error.strerror}; remove it"
+    return ""
 
 
 def take_note(
@@ -144,10 +156,11 @@ def take_note(
     runs = dict(remembered.runs)
     is_due = _search_is_due(instrument.name, beat, remembered, now)
     found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
-    for run, facts in _candidates(beat, found):
+    known = [run.encode("utf-8", "surrogateescape") for run in runs] if is_due else []
+    for run, facts in _candidates(beat, found, known):
         name = run.decode("utf-8", "surrogateescape")
         standing = runs.get(name)
-        if _is_known(standing, facts):
+        if not is_due and _is_known(standing, facts):
             continue
         new = _look(moment, run, standing, facts)
         if new and standing is None and len(runs) >= limits.MOST_RUNS:
@@ -185,15 +198,17 @@ def is_there(base: bytes, run: str) -> bool:
 
 
 def _candidates(
-    beat: Optional[Heartbeat], found: List[bytes]
+    beat: Optional[Heartbeat], found: List[bytes], known: List[bytes]
 ) -> Iterator[Tuple[bytes, Optional[RunFacts]]]:
+    """The runs to be looked at, each with what the instrument says of it."""
     told = beat.runs if beat else {}
     for run, facts in told.items():
         if facts.state == DONE:
             yield run, facts
-    for run in found:
-        if run not in told:
-            yield run, None
+    for run in {*known, *(run for run in found if run not in told)}:
+        facts_of_run = told.get(run)
+        if facts_of_run is None or facts_of_run.state != DONE:
+            yield run, facts_of_run
 
 
 def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered, now: int) -> bool:
@@ -263,11 +278,24 @@ def _look(
     if standing is None:
         new = Standing(found.rollup, found.marked, CHECKING, moment.now, told, seen=seen)
         # Later on we know which marks are ours: whoever sends the runs could write one too.
-        is_old = moment.is_new and was_verified(moment.base, run, found.rollup)
-        return new._replace(verdict=GOOD) if is_old else new
+        mark = verified_mark(moment.base, run, found.rollup) if moment.is_new else None
+        return _as_marked(new, mark) if mark else new
     is_same = standing.verdict != UNVOUCHED and found == (standing.rollup, standing.marked)
     new = standing if is_same else vouched_anew(standing, found, moment.now)
     return new._replace(told_done=told or new.told_done, seen=seen)
+
+
+def _as_marked(standing: Standing, mark: Dict[str, str]) -> Standing:
+    """A run that was verified before our memory was lost, as far as our mark in it tells."""
+    when = date_of({"date": mark.get("verified", mark["date"])})
+    files, size = (_count(mark.get(key, "")) for key in ("files", "bytes"))
+    since = int(min(when or standing.since, standing.since))
+    return standing._replace(verdict=GOOD, since=since, files=files, bytes=size)
+
+
+def _count(text: str) -> int:
+    """A number in a mark; 0 for what is none, or larger than any disk: others can write there."""
+    return int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else 0
 
 
 def _not_vouched(
@@ -277,22 +305,28 @@ def _not_vouched(
     facts: Optional[RunFacts],
     seen: str,
 ) -> Optional[Standing]:
-    """How a run stands that the instrument calls done, and that nothing here vouches for.
+    """How a run stands that nothing here vouches for.
 
-    That may be because it has just been opened again. But if the instrument said so after the last
-    change here, in a heartbeat that it sends at the end of its ticks, then something is wrong.
+    That may be because it has just been opened again. But if the instrument still calls it done, or
+    does not have it any more, by a heartbeat that came after the last change here, and that it
+    sends at the end of its ticks, then something is wrong.
     """
     changed_at = _changed_at(moment.base, run)
-    if facts is None or changed_at is None:
+    if changed_at is None or (standing is None and facts is None):
         return standing
     new = unvouched(standing or Standing("", "", UNVOUCHED, moment.now), moment.now)
     new = new._replace(seen=seen)
-    if moment.heard_at <= changed_at:
+    is_at_rest = facts is None or facts.state == DONE
+    if moment.heard_at <= changed_at or not is_at_rest:
         return new
-    if (new.error, new.told_done) == (_NOTHING_VOUCHES, facts.done_at):
+    error, told_done = _NOTHING_LEFT, new.told_done
+    if facts:
+        error, told_done = _NOTHING_VOUCHES, facts.done_at
+    if (new.error, new.told_done) == (error, told_done):
         return new
-    found_bad = new.found_bad + 1
-    return new._replace(error=_NOTHING_VOUCHES, told_done=facts.done_at, found_bad=found_bad)
+    # A mark that stays where it cannot be removed vouches for another roll-up than lies there.
+    take_mark_back(moment.base, run, new.rollup)
+    return new._replace(error=error, told_done=told_done, found_bad=new.found_bad + 1)
 
 
 def check_again(standing: Standing, now: int) -> Standing:

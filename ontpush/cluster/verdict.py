@@ -14,13 +14,14 @@ from ontpush import __version__
 from ontpush.cluster.arrivals import (
     check_again,
     is_there,
+    take_mark_back,
     unvouched,
+    verified_mark,
     vouched,
     vouched_anew,
-    was_verified,
 )
 from ontpush.cluster.fleet import Instrument
-from ontpush.cluster.inside import remove_inside, write_inside
+from ontpush.cluster.inside import write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
@@ -168,21 +169,26 @@ def settle(
             bad=verdict.bad,
             bad_count=verdict.bad_count,
             found_bad=standing.found_bad + 1,
-            error=_take_mark_back(instrument, run, standing.rollup),
+            error=take_mark_back(instrument.base, run, standing.rollup),
         )
     was_wrong = bool(standing.bad_count or standing.error)
     return _marked(instrument, run, after._replace(mended=was_wrong))
 
 
-def _take_mark_back(instrument: Instrument, run: bytes, rollup: str) -> str:
-    """Let no mark of ours vouch for a run that has gone bad since; why one still does."""
-    if not was_verified(instrument.base, run, rollup):
-        return ""
-    try:
-        remove_inside(instrument.base, run, VERIFIED_MARK)
-    except OSError as error:
-        return f"rsync.verified in it cannot be removed: {error.strerror}; remove it"
-    return ""
+def bring_marks_back(instrument: Instrument, runs: Dict[str, Standing]) -> None:
+    """Write our mark again into verified runs that have lost nothing else: pipelines wait for it.
+
+    It says when they were verified. Where it cannot be written, the run counts as that.
+    """
+    for name, standing in runs.items():
+        run = name.encode("utf-8", "surrogateescape")
+        if standing.verdict != GOOD or verified_mark(instrument.base, run, standing.rollup):
+            continue
+        if vouched(instrument.base, run) == (standing.rollup, standing.marked):
+            try:
+                _mark(instrument, run, standing)
+            except OSError as error:
+                runs[name] = _unmarked(standing, error)
 
 
 def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
@@ -190,8 +196,7 @@ def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
     try:
         _mark(instrument, run, standing)
     except OSError as error:
-        why = f"rsync.verified cannot be written: {error.strerror}; let this user write in the run"
-        return standing._replace(verdict=UNCHECKED, error=why, mended=False)
+        return _unmarked(standing, error)
     is_news = standing.mended or not standing.again
     return standing._replace(
         verdict=GOOD,
@@ -202,6 +207,12 @@ def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
         again=False,
         found_bad=0,
     )
+
+
+def _unmarked(standing: Standing, error: OSError) -> Standing:
+    """A run in which nothing bad was found, and where our mark cannot be."""
+    why = f"rsync.verified cannot be written: {error.strerror}; let this user write in the run"
+    return standing._replace(verdict=UNCHECKED, error=why, mended=False)
 
 
 def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:

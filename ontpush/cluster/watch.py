@@ -39,6 +39,7 @@ from ontpush.cluster.sight import Settled, Sight, Watch
 from ontpush.cluster.slurm import Slurm
 from ontpush.cluster.verdict import (
     bad_files,
+    bring_marks_back,
     drop_verdict,
     read_verdict,
     settle,
@@ -132,6 +133,8 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     beat, quiet_at, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
     remembered = remembered._replace(quiet_at=quiet_at)
+    if remembered.searched_at != before.searched_at:
+        bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
