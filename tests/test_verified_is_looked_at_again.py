@@ -177,3 +177,18 @@ def test_a_memory_that_is_lost_takes_up_when_the_run_was_verified(local: Pair) -
     assert local.look() is None
     after = mark(local.there, "rsync.verified")
     assert (after["verified"], after["files"]) == (before["verified"], before["files"])
+
+
+# -- what somebody at the cluster asks for -----------------------------------------------------
+
+
+def test_a_retry_at_the_cluster_verifies_again_and_asks_for_what_is_bad(local: Pair) -> None:
+    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    assert local.monitor.run("retry", local.there).code == 0
+    assert (local.there / "rsync.done").exists()
+    assert local.look() == "corrupt"
+    assert not (local.there / "rsync.verified").exists()
+    assert len(local.requests()) == 2
+    assert [local.push(), local.push()] == ["done", "done"]
+    assert local.look() == "verified"
+    local.check_mended()

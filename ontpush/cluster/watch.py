@@ -9,7 +9,7 @@ import time
 from typing import Iterator, List, Optional, Set, Tuple
 
 from ontpush.cluster.announce import announce
-from ontpush.cluster.arrivals import checking, take_note
+from ontpush.cluster.arrivals import check_again, checking, take_note
 from ontpush.cluster.checking import Check
 from ontpush.cluster.conditions import (
     Condition,
@@ -45,7 +45,8 @@ from ontpush.cluster.verdict import (
     settle,
     verdict_path,
 )
-from ontpush.facts.names import from_argument, human_size, plural, shown
+from ontpush.cluster.wanted import wanted
+from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
@@ -136,6 +137,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     if remembered.searched_at != before.searched_at:
         bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
+    asked = _take_up_wanted(watch, instrument, remembered)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
@@ -147,10 +149,29 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     conditions += _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
+    for path in asked:
+        os.unlink(path)
     view = View(instrument, beat, remembered)
     _forget_verdicts(watch, view, before)
     conditions += of_runs(instrument, beat, remembered)
     return view, conditions
+
+
+def _take_up_wanted(watch: Watch, instrument: Instrument, remembered: Remembered) -> List[bytes]:
+    """Have verified again what somebody here asked for; the files that asked."""
+    taken = []
+    base = os.path.realpath(instrument.base)
+    for path, file in wanted(watch.memory.directory).items():
+        run = for_json(below(path, base)) if path.startswith(base + b"/") else ""
+        standing = remembered.runs.get(run)
+        if standing:
+            taken.append(file)
+            again = standing._replace(found_bad=0, tries=0)
+            if standing.verdict != UNVOUCHED:
+                again = check_again(again, int(time.time()))
+                again = again._replace(again=again.again or standing.verdict == GOOD)
+            remembered.runs[run] = again
+    return taken
 
 
 def _go_on(

@@ -1,15 +1,16 @@
 """`retry`: takes skip, failure or done back, so that the next tick reads the run again."""
 
 import os
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Dict, Mapping
 
+from ontpush.cluster.wanted import want
 from ontpush.engine.find import open_run
 from ontpush.engine.ledger import Ledger, existing_ledger, faults_told
 from ontpush.facts.names import for_json, from_argument, shown
 from ontpush.facts.trouble import RunFailed, WrongCall
 from ontpush.facts.words import DONE_MARK, SENDING, SKIP_MARK
 from ontpush.result import Result
-from ontpush.settings import state_dir
+from ontpush.settings import fleet_root, state_dir
 
 
 def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
@@ -17,6 +18,8 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     if len(settings["words"]) != 1:
         raise WrongCall("give one run")
     run = open_run(from_argument(settings["words"][0])).path
+    if settings["root"] and run.startswith(fleet_root(settings) + b"/"):
+        return _verify_again(settings, run)
     ledger = existing_ledger(state_dir(settings))
     if ledger:
         with ledger, faults_told(ledger):
@@ -25,6 +28,14 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     what = " and ".join(shown(name) for name in taken_back) or "nothing to take back"
     data = {"run": for_json(run), "removed": [for_json(name) for name in taken_back]}
     line = f"{shown(run)}: {what}; the next tick reads it again"
+    return Result("retry", lambda: data, lambda: [line], [])
+
+
+def _verify_again(settings: Mapping[str, Any], run: bytes) -> Result:
+    """At the cluster: the marks stay until the monitor has found what is wrong."""
+    want(state_dir(settings), run)
+    data: Dict[str, Any] = {"run": for_json(run), "removed": []}
+    line = f"{shown(run)}: the next tick of the monitor verifies it again"
     return Result("retry", lambda: data, lambda: [line], [])
 
 
