@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -32,14 +31,29 @@ from hypothesis import strategies as st
 from ontpush.engine.rollup import line_for, parse_line
 from ontpush.facts.names import from_rsync, shown
 from tests.lab.crashing import CRASHED
+from tests.lab.trees import (
+    MARK,
+    OWN,
+    ROLLUP,
+    SKIP,
+    Content,
+    below,
+    covered,
+    inside,
+    is_final_summary,
+    is_finished,
+    is_sidecar,
+    is_temporary,
+    mark_facts,
+    md5,
+    read_rollup,
+)
 from tests.program import CHECKOUT
 
 CRASHING = CHECKOUT / "tests" / "lab" / "crashing.py"
 EXAMPLES = float(os.environ.get("ONTPUSH_EXAMPLES", "1"))
 PATIENCE = 120.0
 
-ROLLUP, MARK, SKIP = b"md5sum", b"rsync.done", b"rsync.skip"
-OWN = (ROLLUP, MARK, SKIP, b"rsync.verified")
 RUNS = (b"exp/run1", b"exp/\xff -run*[2]\n", b"run3")
 FOLDERS = (
     b"",
@@ -68,8 +82,6 @@ NAMES = (
 SECOND = 10**9
 DAY = 86400
 
-Content = tuple[str, bytes]
-
 
 class Status(NamedTuple):
     """What the test knows of a run that is no file of it."""
@@ -78,33 +90,7 @@ class Status(NamedTuple):
     shrunk: bool
 
 
-# -- reading trees ----------------------------------------------------------------------
-
-
-def below(root: bytes) -> dict[bytes, Content]:
-    """Every file and link below `root`, by path: its bytes, or its target."""
-    found: dict[bytes, Content] = {}
-    for folder, folders, names in os.walk(root):
-        for name in names + folders:
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
-                found[os.path.relpath(path, root)] = ("link", os.readlink(path))
-            elif name in names:
-                with open(path, "rb") as file:
-                    found[os.path.relpath(path, root)] = ("file", file.read())
-    return found
-
-
-def covered(files: dict[bytes, Content]) -> dict[bytes, bytes]:
-    """What a run's roll-up must list of the `files` in it: the sum of each."""
-    return {
-        path: md5(content)
-        for path, (kind, content) in files.items()
-        if kind == "file"
-        and path not in OWN
-        and not path.endswith(b".ontpush-new")
-        and not is_sidecar(path, files)
-    }
+# -- the world --------------------------------------------------------------------------
 
 
 def is_run(path: bytes) -> bool:
@@ -118,59 +104,6 @@ def is_run(path: bytes) -> bool:
         or is_final_summary(name)
         for name in names
     )
-
-
-def is_finished(files: dict[bytes, Content]) -> bool:
-    return any(is_final_summary(path) for path in files)
-
-
-def is_final_summary(path: bytes) -> bool:
-    return bool(re.fullmatch(rb"final_summary[^/]*\.txt", path))
-
-
-def is_sidecar(path: bytes, files: dict[bytes, Content]) -> bool:
-    return path.endswith(b".md5") and path[:-4] in files
-
-
-def read_rollup(content: bytes) -> dict[bytes, bytes]:
-    """The roll-up as coreutils reads it: path to sum, both as bytes."""
-    listed = {}
-    lines = content.split(b"\n")
-    assert lines.pop() == b"", "a roll-up without its end"
-    for line in lines:
-        match = re.fullmatch(rb"(\\?)([0-9a-f]{32})  (.+)", line, re.DOTALL)
-        assert match, f"no line of a roll-up: {line!r}"
-        path = match[3]
-        if match[1]:
-            path = re.sub(
-                rb"\\(.)", lambda found: {b"n": b"\n", b"r": b"\r"}.get(found[1], found[1]), path
-            )
-        listed[path] = match[2]
-    assert sorted(listed) == list(listed), "not sorted by path"
-    return listed
-
-
-def mark_facts(content: bytes) -> dict[str, str]:
-    pairs = [line.split(": ", 1) for line in content.decode().splitlines()[1:]]
-    return dict(pairs)
-
-
-def md5(content: bytes) -> bytes:
-    return hashlib.md5(content).hexdigest().encode()
-
-
-def inside(files: dict[bytes, Content], run: bytes) -> dict[bytes, Content]:
-    """Those of `files` that lie in `run`, by their path in it."""
-    start = run + b"/"
-    return {path[len(start) :]: each for path, each in files.items() if path.startswith(start)}
-
-
-def is_temporary(path: bytes) -> bool:
-    """Whether this is a name that rsync gives a file which is not whole."""
-    return bool(re.fullmatch(rb"\..*\.[A-Za-z0-9]{6}", os.path.basename(path), re.DOTALL))
-
-
-# -- the world --------------------------------------------------------------------------
 
 
 class Ended(NamedTuple):

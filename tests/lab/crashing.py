@@ -56,11 +56,11 @@ class Steps:
 
 
 class Children:
-    """The program's child processes. Each holds our standard output open while it lives."""
+    """The program's child processes. Each holds the file `held` open while it lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: int) -> None:
         self._all = []  # type: Any
-        self._held = os.dup(1)
+        self._held = held
 
     def watch(self, steps: Steps) -> None:
         """Count the start of every child, its first line and its end."""
@@ -124,13 +124,51 @@ def watch_databases(steps: Steps) -> None:
     setattr(sqlite3, "connect", connect)
 
 
-def live_at(clock: float) -> None:
-    """Let the program, and the disk of its runs, live at this time since the epoch."""
+def live_at(clock: float, disk: float) -> None:
+    """Let the program, and the disk of its runs, live at these times since the epoch."""
     from ontpush.engine import settling
 
     time.time = lambda: clock
     time.clock_gettime = lambda _: clock
-    setattr(settling, "disk_clock_ns", lambda _: int(clock * 10**9))
+    setattr(settling, "disk_clock_ns", lambda _: int(disk * 10**9))
+
+
+class Blow:
+    """What comes just before the chosen step: `how` is one of the names here."""
+
+    ALL = "all"
+    ORPHANS = "orphans"
+    PAUSE = "pause"
+
+    def __init__(self, how: str, children: Children) -> None:
+        self._how = how
+        self._children = children
+
+    def strike(self) -> None:
+        """Kill this process, with its children or without; or wait until somebody says go on."""
+        if self._how == self.PAUSE:
+            os.write(1, b"\n")
+            os.read(0, 1)
+        elif self._how:
+            if self._how == self.ALL:
+                self._children.kill()
+            os._exit(CRASHED)
+
+    def disarm(self) -> None:
+        """Let it do nothing any more."""
+        self._how = ""
+
+
+def arm(chosen: int, how: str, held: int) -> Blow:
+    """Count steps in this process from now on, and strike before the chosen one."""
+    children = Children(held)
+    blow = Blow(how, children)
+    steps = Steps(chosen, blow.strike)
+    for name in ("rename", "replace", "unlink", "remove", "mkdir"):
+        steps.before(os, name)
+    children.watch(steps)
+    watch_databases(steps)
+    return blow
 
 
 def main() -> int:
@@ -142,25 +180,11 @@ def main() -> int:
     parser.add_argument("chosen", type=int)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     call = parser.parse_args()
-    children = Children()
-
-    def strike() -> None:
-        if call.pause:
-            os.write(1, b"\n")
-            os.read(0, 1)
-            return
-        if not call.orphans:
-            children.kill()
-        os._exit(CRASHED)
-
-    steps = Steps(call.chosen, strike)
-    for name in ("rename", "replace", "unlink", "remove", "mkdir"):
-        steps.before(os, name)
-    children.watch(steps)
-    watch_databases(steps)
+    how = Blow.PAUSE if call.pause else Blow.ORPHANS if call.orphans else Blow.ALL
+    arm(call.chosen, how, os.dup(1))
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if call.clock is not None:
-        live_at(call.clock)
+        live_at(call.clock, call.clock)
     from ontpush.__main__ import main as program
 
     return program(call.words)
