@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -108,6 +109,37 @@ def test(c: Context, all: bool = False, only: str = "", python: str = "") -> Non
         ]
         codes.append(of_fleet())
     finish(max(codes))
+
+
+@task(
+    help={
+        "steps": "how many things happen",
+        "seed": "the first seed; each part of the hunt has its own",
+        "python": "run the program with this Python instead",
+        "shrink": "look for the shortest way to a fault, for minutes",
+        "everything": "let also happen what the program does not yet withstand in every order",
+    }
+)
+def machine(
+    c: Context,
+    steps: int = 50000,
+    seed: int = 0,
+    python: str = "",
+    shrink: bool = False,
+    everything: bool = False,
+) -> None:
+    """Let things happen in any order, at both ends, and hold everything against the interface.
+
+    The seeds are printed; the one that showed a fault shows it again.
+    """
+    seed = seed or int(time.time())
+    os.environ.update(ONTPUSH_MACHINE_STEPS=str(steps), ONTPUSH_MACHINE_SEED=str(seed))
+    for name, wanted in (("SHRINK", shrink), ("EVERYTHING", everything)):
+        if wanted:
+            os.environ[f"ONTPUSH_MACHINE_{name}"] = "1"
+    which = ["tests/test_machine.py", f"--host-python={python or PYTHON}", "-rA"]
+    print(f"first seed: {seed}", flush=True)
+    finish(run(c, PYTHON, "-m", "pytest", "-q", *side_by_side(), *which))
 
 
 @task(help={"only": "run the tests whose names match this expression (pytest -k)"})
@@ -314,11 +346,16 @@ def run_tests(c: Context, version: Version, python: str, only: str, *, newest_on
     # With "=": pytest does not know this option yet when it looks for paths among its arguments.
     selection = [f"--host-python={python}", *["-k", only] * bool(only)]
     selection += ["-m", "newest"] * newest_only
-    # Half of the time they wait: for rsync, sshd, Slurm.
+    return run(c, PYTHON, "-m", "pytest", *side_by_side(), "--ignore=tests/fleet", *selection)
+
+
+def side_by_side() -> list[str]:
+    """Say how many tests run at once. Half of the time they wait: for rsync, sshd, Slurm.
+
+    The last tests of a worker that has long ones are done by those that have none left.
+    """
     workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
-    # The last tests of a worker that has long ones are done by those that have none left.
-    spread = [f"-n{workers}", "--dist=worksteal"]
-    return run(c, PYTHON, "-m", "pytest", *spread, "--ignore=tests/fleet", *selection)
+    return [f"-n{workers}", "--dist=worksteal"]
 
 
 def fleet_command(c: Context, only: str) -> list[str]:
