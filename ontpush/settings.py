@@ -84,6 +84,12 @@ def fleet_root(settings: Mapping[str, Any]) -> bytes:
     return root
 
 
+def is_of_fleet(settings: Mapping[str, Any], run: bytes) -> bool:
+    """Whether the run at this real path lies below the cluster's directory of instruments."""
+    root = settings["root"]
+    return bool(root) and run.startswith(os.path.realpath(from_argument(root)) + b"/")
+
+
 def transport(settings: Mapping[str, Any]) -> Transport:
     """How to reach the destination. WrongCall, or BadConfiguration for what the file says."""
     if not settings["destination"]:

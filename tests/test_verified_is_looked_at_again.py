@@ -192,3 +192,13 @@ def test_a_retry_at_the_cluster_verifies_again_and_asks_for_what_is_bad(local: P
     assert [local.push(), local.push()] == ["done", "done"]
     assert local.look() == "verified"
     local.check_mended()
+
+
+def test_what_verify_finds_bad_at_the_cluster_is_taken_up_by_the_next_tick(local: Pair) -> None:
+    assert local.monitor.run("verify", local.there).code == 0
+    assert local.look() is None
+    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    assert local.monitor.run("verify", local.there).code == 1
+    assert local.look() == "corrupt"
+    assert not (local.there / "rsync.verified").exists()
+    assert local.look() is None

@@ -10,7 +10,7 @@ from ontpush.facts.names import for_json, from_argument, shown
 from ontpush.facts.trouble import RunFailed, WrongCall
 from ontpush.facts.words import DONE_MARK, SENDING, SKIP_MARK
 from ontpush.result import Result
-from ontpush.settings import fleet_root, state_dir
+from ontpush.settings import is_of_fleet, state_dir
 
 
 def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
@@ -18,7 +18,7 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     if len(settings["words"]) != 1:
         raise WrongCall("give one run")
     run = open_run(from_argument(settings["words"][0])).path
-    if settings["root"] and run.startswith(fleet_root(settings) + b"/"):
+    if is_of_fleet(settings, run):
         return _verify_again(settings, run)
     ledger = existing_ledger(state_dir(settings))
     if ledger:

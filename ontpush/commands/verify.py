@@ -1,7 +1,8 @@
 """`verify`: checks runs against their roll-ups, on the sequencer or on the cluster."""
 
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
+from ontpush.cluster.wanted import want
 from ontpush.engine.find import open_run
 from ontpush.engine.inspect import Inspection, Remembered, inspect_run
 from ontpush.engine.ledger import existing_ledger, faults_told
@@ -20,7 +21,7 @@ from ontpush.facts.trouble import (
 )
 from ontpush.facts.words import LOG_FAIL, LOG_WARN
 from ontpush.result import Result
-from ontpush.settings import courteous, state_dir
+from ontpush.settings import courteous, is_of_fleet, state_dir
 
 Show = Callable[[Optional[InHand]], None]
 
@@ -49,7 +50,18 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
         troubles += _troubles(run, inspection)
     for trouble in troubles:
         log.event(LOG_FAIL, trouble.run or b"", trouble.message)
+    _hand_over(settings, {trouble.run for trouble in troubles if trouble.run}, log)
     return Result("verify", lambda: {"runs": runs}, lambda: lines, troubles)
+
+
+def _hand_over(settings: Mapping[str, Any], bad: Set[bytes], log: EventLog) -> None:
+    """What is bad at the cluster is taken up by the next tick of its monitor."""
+    for run in sorted(bad):
+        if is_of_fleet(settings, run):
+            try:
+                want(state_dir(settings), run)
+            except TryLater as error:
+                log.event(LOG_WARN, run, f"the monitor is not told: {error.message}")
 
 
 def _inspect(settings: Mapping[str, Any], run: bytes, show: Show, log: EventLog) -> Inspection:
