@@ -8,6 +8,7 @@ from ontpush.facts.names import shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater
 
 _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
+_NO_DIRECTORY = re.compile(r"failed to stat .*: Not a directory")
 _NOISE = re.compile(
     r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
     r"|@@@|Warning: Permanently added|Could not chdir to home directory|\s*$"
@@ -47,6 +48,11 @@ def only_vanished(complaints: List[str]) -> bool:
 def has_vanished(complaint: str) -> bool:
     """Whether the complaint is that a file is not there, or no more."""
     return _VANISHED.search(complaint) is not None
+
+
+def nothing_to_replace(complaints: List[str]) -> bool:
+    """Whether nothing is wrong but that a file stands where a directory would hold what is sought."""
+    return bool(complaints) and all(_NO_DIRECTORY.search(line) for line in complaints)
 
 
 def is_of_rsync(complaint: str) -> bool:

@@ -12,6 +12,7 @@ from typing import IO, Callable, Iterable, List, NamedTuple, Optional, Set, Tupl
 
 from ontpush.engine.children import Child
 from ontpush.engine.complaints import (
+    nothing_to_replace,
     only_vanished,
     trouble_of,
     why_not,
@@ -228,7 +229,7 @@ def swap(
     flags = ["--checksum", *["--existing"] * only_over_another]
     with Sending(transport, root, names, own_flags=flags) as sending:
         complete, complaints = sending.finish()
-    if not complete:
+    if not complete and not (only_over_another and nothing_to_replace(complaints)):
         raise RunFailed(f"a small file of ours did not arrive: {why_not(complaints)}")
     return Swapped(sending.arrived, sending.replaced)
 
