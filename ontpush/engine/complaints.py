@@ -51,7 +51,7 @@ def has_vanished(complaint: str) -> bool:
 
 
 def nothing_to_replace(complaints: List[str]) -> bool:
-    """Whether nothing is wrong but that a file stands where a directory would hold what is sought."""
+    """Whether nothing is wrong but that a file stands where a directory would be."""
     return bool(complaints) and all(_NO_DIRECTORY.search(line) for line in complaints)
 
 
