@@ -1087,9 +1087,9 @@ def test_marks_in_a_run_over_there_are_left_out_at_any_depth(
     names = [f"sub/{name}" for name in ("rsync.done", "rsync.skip", "rsync.verified")]
     (run.path / "sub").mkdir()
     (run.path / "sub" / "other").write_text("x")
+    hashed(program, run.root)
     for name in names:
         (run.path / name).write_text("2026-01-01\n")
-    hashed(program, run.root)
     with (run.path / "md5sum").open("a") as file:
         for name in names:
             file.write(f"{md5(run.path / name)}  {name}\n")
@@ -1136,6 +1136,7 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     name = next(run.path.glob("pod5_pass/*.pod5")).name
     left = there / "pod5_pass" / f".{name}.q2W9xz"
     left.write_text("half")
+    left.chmod(0o600)
     others = [there / "pod5_pass" / other for other in (".notes.q2W9xz", f".{name}.toolong")]
     for other in others:
         other.write_text("somebody's")

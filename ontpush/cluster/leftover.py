@@ -1,14 +1,29 @@
-"""Removes what a killed rsync left of files that lie here whole by now."""
+"""Removes what a killed rsync left of files that lie here whole by now.
+
+Only that: a regular file under rsync's own temporary name, for its user alone as rsync makes them
+until they are whole, in no roll-up, beside the file that it was to become.
+"""
 
 import os
-import re
 import stat
+import time
+from itertools import islice
 from typing import Callable, Iterator
 
-from ontpush.cluster.inside import opened_inside, path_of
+from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.fleet import Instrument
+from ontpush.cluster.inside import opened_inside, path_of, relative_path
+from ontpush.cluster.memory import Standing
+from ontpush.facts.names import was_to_become
+from ontpush.facts.words import BELL_SUFFIX, HEARTBEAT_DIRECTORY
 
-# As rsync names what it has of a file until that is whole.
-_TEMPORARY = re.compile(rb"(.*/)?\.([^/]+)\.[A-Za-z0-9]{6}\Z", re.DOTALL)
+REMOVED = "removed, a broken transfer of a file that lies here whole left it"
+
+# What has not changed for so long is written by nobody any more.
+_OLD_SECONDS = 3600
+_MOST_BESIDE_HEARTBEATS = 10_000
+
+Tell = Callable[[bytes, str], None]
 
 
 def remove_leftovers(
@@ -24,10 +39,63 @@ def remove_leftovers(
         for directory, _, names in os.walk(place):
             for name in names:
                 path = os.path.join(directory, name)[len(place) :]
-                found = _TEMPORARY.match(path)
-                if not found or is_listed(path):
+                whole = was_to_become(path)
+                if whole is None or is_listed(path) or not is_listed(whole):
                     continue
-                of = (found.group(1) or b"") + found.group(2)
-                if is_listed(of) and stat.S_ISREG(os.lstat(place + path).st_mode):
+                if _is_of_rsync(os.lstat(place + path)):
                     os.unlink(place + path)
                     yield path
+
+
+def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell: Tell) -> Standing:
+    """Remove what the verification of a run found to be left in it, told by its path in the base.
+
+    What has changed lately is left for a later look: somebody may still write it.
+    """
+    if vouched(instrument.base, run) != (standing.rollup, standing.marked):
+        return standing
+    left = tuple(
+        path
+        for path in standing.leftover
+        if _is_too_new(instrument.base, os.path.join(run, relative_path(path)), tell)
+    )
+    return standing._replace(leftover=left)
+
+
+def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
+    """Remove what was left of heartbeats and their bells."""
+    try:
+        with opened_inside(instrument.base, HEARTBEAT_DIRECTORY) as opened, os.scandir(
+            path_of(opened)
+        ) as entries:
+            names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
+    except OSError:  # that the heartbeats cannot be read is told as what it is
+        return
+    for name in names:
+        if (was_to_become(name) or b"").endswith((b".json", BELL_SUFFIX)):
+            _is_too_new(instrument.base, HEARTBEAT_DIRECTORY + b"/" + name, tell)
+
+
+def _is_too_new(base: bytes, path: bytes, tell: Tell) -> bool:
+    """Remove it if it is what it seems, and nobody has written it lately; whether somebody has."""
+    directory, name = os.path.split(path)
+    whole = was_to_become(name) or name
+    try:
+        with opened_inside(base, directory) as opened:
+            found = os.stat(name, dir_fd=opened, follow_symlinks=False)
+            there = os.stat(whole, dir_fd=opened, follow_symlinks=False)
+            if whole == name or not _is_of_rsync(found) or not stat.S_ISREG(there.st_mode):
+                return False
+            if time.time() - found.st_ctime < _OLD_SECONDS:
+                return True
+            os.unlink(name, dir_fd=opened)
+            tell(path, REMOVED)
+    except FileNotFoundError:
+        pass  # gone already, or what it was to become is
+    except OSError as error:
+        tell(path, f"left by a broken transfer, and cannot be removed: {error.strerror}")
+    return False
+
+
+def _is_of_rsync(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077

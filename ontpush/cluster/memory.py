@@ -32,11 +32,11 @@ class Standing(NamedTuple):
     Times in seconds since the epoch, our own clock. `rollup` and `marked` tell what was vouched for
     and when, `told_done` the instrument's word of it. `bad` are the first of `bad_count` files,
     each with its problem; they and `error` stay until the run has been verified. `extra` are the
-    first of `extra_count` files that the roll-up did not list when it was read. `untold`: its
-    verification has to be told; `follow`: its hooks have to be run. `again`: both were done for
-    this very roll-up, which was marked once more. `found_bad`: how often in a row the same roll-up
-    was found corrupt. `seen` tells the mark and the roll-up that were looked at last from any
-    others.
+    first of `extra_count` files that the roll-up did not list when it was read, `leftover` what
+    killed transfers left then. `untold`: its verification has to be told; `follow`: its hooks have
+    to be run. `again`: both were done for this very roll-up, which was marked once more.
+    `found_bad`: how often in a row the same roll-up was found corrupt. `seen` tells the mark and
+    the roll-up that were looked at last from any others.
     """
 
     rollup: str
@@ -61,6 +61,7 @@ class Standing(NamedTuple):
     seen: str = ""
     extra: Tuple[str, ...] = ()
     extra_count: int = 0
+    leftover: Tuple[str, ...] = ()
 
 
 _DEFAULTS = Standing("", "", "", 0)
@@ -177,7 +178,10 @@ def _standing(facts: Dict[str, Any]) -> Standing:
     bad = tuple((path, problem) for path, problem in known.pop("bad", []))
     extra = tuple(known.pop("extra", []))
     "".join(extra).encode("utf-8", "surrogateescape")
-    standing = _DEFAULTS._replace(bad=bad, extra=extra, **known)
+    leftover = tuple(known.pop("leftover", []))
+    for path in leftover:
+        relative_path(path)
+    standing = _DEFAULTS._replace(bad=bad, extra=extra, leftover=leftover, **known)
     for value, default in zip(standing, _DEFAULTS):
         if type(value) is not type(default):
             raise TypeError(f"{value!r} is nothing that we wrote")

@@ -13,7 +13,7 @@ from ontpush import __version__
 from ontpush.cluster.arrivals import is_as_found, trace, vouched
 from ontpush.cluster.fetch import fetch_files, fresh_look
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
-from ontpush.cluster.leftover import remove_leftovers
+from ontpush.cluster.leftover import REMOVED, remove_leftovers
 from ontpush.cluster.listing import Listing, first
 from ontpush.cluster.memory import CORRUPT, Remembered
 from ontpush.cluster.retract import above, directories_of, leave_out, retract
@@ -406,8 +406,7 @@ class Pull:
             self._log(words.LOG_SKIP, "rsync.skip has come to lie there meanwhile")
         elif unlike is None:
             for path in remove_leftovers(self._source.base, self._run, lists.is_here):
-                why = "removed, a broken transfer of a file that lies here whole left it"
-                self._log(words.LOG_WARN, f"{shown(path)}: {why}")
+                self._log(words.LOG_WARN, f"{shown(path)}: {REMOVED}")
             self._mark()
         elif self._idle() >= self._source.stall_seconds:
             raise FileFailed(

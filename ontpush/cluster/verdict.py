@@ -21,7 +21,7 @@ from ontpush.cluster.arrivals import (
     vouched_anew,
 )
 from ontpush.cluster.fleet import Instrument
-from ontpush.cluster.inside import write_inside
+from ontpush.cluster.inside import relative_path, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
@@ -45,7 +45,8 @@ class Verdict(NamedTuple):
     """What a verification found of the roll-up `rollup`; `error` where it could not be done.
 
     `extra` are the first of `extra_count` files that it does not list, which makes none that it
-    does list a bad one. `is_passing`: it may well go through at the next try.
+    does list a bad one; `leftover` is what killed transfers left in it. `is_passing`: it may well
+    go through at the next try.
     """
 
     rollup: str
@@ -57,6 +58,7 @@ class Verdict(NamedTuple):
     is_passing: bool = False
     extra: Tuple[str, ...] = ()
     extra_count: int = 0
+    leftover: Tuple[str, ...] = ()
 
 
 def verdict_path(state: bytes, instrument: str, run: str, standing: Standing) -> bytes:
@@ -100,7 +102,14 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         "",
         extra=tuple(extra[:KEPT_FILES]),
         extra_count=len(extra),
+        leftover=tuple(map(_path, facts["leftover"])),
     )
+
+
+def _path(text: str) -> str:
+    """A path in the run. ValueError for any other."""
+    relative_path(text)
+    return text
 
 
 def _unread(unread: List[Dict[str, Any]]) -> Verdict:
@@ -162,6 +171,7 @@ def settle(
         error="",
         extra=verdict.extra,
         extra_count=verdict.extra_count,
+        leftover=verdict.leftover,
     )
     if verdict.bad_count:
         return after._replace(

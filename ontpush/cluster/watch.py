@@ -25,6 +25,7 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import hooks_of
+from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
     GOOD,
@@ -146,6 +147,7 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
         remembered.runs[run] = after
         if after.verdict != CHECKING:
             _note(watch, sight, instrument, run, remembered)
+    _clear_away(watch, instrument, remembered, is_day=remembered.searched_at != before.searched_at)
     conditions += _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
@@ -194,6 +196,21 @@ def _go_on(
         return sight.slurm.follow(check, standing)
     sight.due.append(check)
     return standing
+
+
+def _clear_away(watch: Watch, instrument: Instrument, now: Remembered, is_day: bool) -> None:
+    """Remove what killed transfers left in verified runs, and once a day beside the heartbeat."""
+    name = instrument.name.encode()
+
+    def tell(path: bytes, what: str) -> None:
+        watch.log.event(LOG_WARN, name + b"/" + path, what)
+
+    for run, standing in now.runs.items():
+        if standing.leftover and standing.verdict == GOOD:
+            where = run.encode("utf-8", "surrogateescape")
+            now.runs[run] = clear_verified(instrument, where, standing, tell)
+    if is_day:
+        clear_beside_heartbeats(instrument, tell)
 
 
 def _ask(

@@ -108,6 +108,7 @@ def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:
             for each in inspection.bad
             if each.is_unread
         ],
+        "leftover": [for_json(path) for path in inspection.leftover],
     }
 
 
@@ -116,6 +117,8 @@ def _line(run: bytes, inspection: Inspection) -> str:
     bad = len(inspection.bad) - unread_files
     verdict = f"{bad} bad" if bad else "" if unread_files else "all well"
     told = [verdict] * bool(verdict) + [f"{unread_files} not to be read"] * bool(unread_files)
+    if inspection.leftover:
+        told.append("{} left by broken transfers".format(plural(len(inspection.leftover), "file")))
     return "{}: {}, {} read: {}".format(
         shown(run), plural(inspection.files, "file"), human_size(inspection.bytes), ", ".join(told)
     )

@@ -7,7 +7,6 @@ and only what is left is read: once, for both kinds of sum.
 import csv
 import io
 import os
-import re
 import stat
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -16,17 +15,17 @@ from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.scratch import Scratch
 from ontpush.engine.sums import Summed, Task, take_sums
-from ontpush.facts.names import shown
+from ontpush.facts.names import shown, was_to_become
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
-from ontpush.facts.words import ROLLUP
+from ontpush.facts.words import DONE_MARK, ROLLUP
 
-_RSYNC_TEMPORARY = re.compile(rb"(.*/)?\.[^/]+\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
 
 # Path, MD5 and size in bytes of a file as it was hashed here.
 Remembered = Tuple[bytes, bytes, int]
+Paths = List[bytes]
 
 
 class Bad(NamedTuple):
@@ -49,13 +48,15 @@ class Bad(NamedTuple):
 class Inspection(NamedTuple):
     """What came of it: how many files and bytes were read, and every bad one, by path.
 
-    `rollup` is the MD5 of the roll-up that they were held against.
+    `rollup` is the MD5 of the roll-up that they were held against. `leftover` are the first files
+    under rsync's temporary names, in no roll-up, of files that lie there.
     """
 
     files: int
     bytes: int
     bad: List[Bad]
     rollup: str
+    leftover: Paths
 
 
 # What a file has to be: 16 bytes of MD5, and where they are known its SHA-256 and its size.
@@ -64,6 +65,7 @@ CREATE TABLE listed (path BLOB PRIMARY KEY, md5 BLOB, sha256 BLOB NOT NULL DEFAU
     size INTEGER, seen INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID
 """
 _PAGE = 500
+_MOST_LEFTOVERS = 1000
 
 
 class _Expected(NamedTuple):
@@ -118,7 +120,7 @@ def _inspect(
     bad += walk.bad
     missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
     bad += [_not_listed(run, path) for (path,) in listed.ordered(missing)]
-    return Inspection(walk.files, walk.bytes, sorted(bad), rollup)
+    return Inspection(walk.files, walk.bytes, sorted(bad), rollup, sorted(walk.leftover))
 
 
 def _read_rollup(run: bytes, listed: Scratch) -> None:
@@ -162,6 +164,7 @@ class _Walk:
         self._excluded = excluded
         self._listed = listed
         self.bad: List[Bad] = []
+        self.leftover: List[bytes] = []
         self.files = 0
         self.bytes = 0
 
@@ -212,9 +215,7 @@ class _Walk:
         if not stat.S_ISREG(found.st_mode):
             return
         if expected is None:
-            # What rsync has of a file that is still coming, or of one that never came, is nobody's.
-            if not _RSYNC_TEMPORARY.match(path):
-                self.bad.append(Bad(path, "extra"))
+            self._not_expected(path)
             return
         seen.append(path)
         is_empty = expected.md5 == EMPTY_MD5
@@ -224,6 +225,16 @@ class _Walk:
         self.files += 1
         self.bytes += found.st_size
         yield Task(expected, full_path, found.st_size)
+
+    def _not_expected(self, path: bytes) -> None:
+        """What rsync has of a file that is still coming, or of one that never came, is no extra."""
+        whole = was_to_become(path)
+        if whole is None:
+            self.bad.append(Bad(path, "extra"))
+        elif len(self.leftover) < _MOST_LEFTOVERS and (
+            whole in (ROLLUP, DONE_MARK) or self._expected([whole])
+        ):
+            self.leftover.append(path)
 
 
 def _not_listed(run: bytes, path: bytes) -> Bad:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Optional
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_LINE = 1000
@@ -9,6 +10,7 @@ _RSYNC_TEMPORARY = re.compile(r"((?:^|[/\"' ])\.[^/\"\n]+?)\.[A-Za-z0-9]{6}(?![\
 _FIGURE = r"\d[\d.,:]*(?: (?:%|s|min|h|[kMGT]?B)(?!\w))?"
 # One that stands by itself; one in a name tells which file.
 _FIGURES = re.compile(rf"(?<![\w./-]){_FIGURE}(?: {_FIGURE})*(?![\w/])")
+_TEMPORARY = re.compile(rb"(.*/)?\.([^/]+)\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 _RSYNC_ESCAPE = re.compile(rb"\\#([0-7]{3})")
 
 
@@ -61,6 +63,12 @@ def for_json(name: bytes) -> str:
 def from_rsync(line: bytes) -> bytes:
     r"""Undo the `\#ooo` escapes that rsync prints for bytes outside printable ASCII."""
     return _RSYNC_ESCAPE.sub(lambda found: bytes([int(found.group(1), 8)]), line)
+
+
+def was_to_become(path: bytes) -> Optional[bytes]:
+    """The file that rsync was bringing, if `path` is what it calls one until that is whole."""
+    found = _TEMPORARY.match(path)
+    return (found.group(1) or b"") + found.group(2) if found else None
 
 
 def plural(count: int, noun: str) -> str:
