@@ -255,6 +255,26 @@ def test_a_mark_at_the_destination_in_a_directory_that_comes_later_is_retracted(
     assert "retracted" in mark(place)
 
 
+def test_a_directory_called_as_a_mark_is_an_ordinary_directory(sequencer: Sequencer) -> None:
+    names = ("pod5/rsync.done/x", "pod5/rsync.verified/x", "rsync.verified/rsync.verified/x")
+    sequencer.write(*(f"e/s/run/{name}" for name in names), "e/rsync.done/run/final_summary_Y.txt")
+
+    def tick() -> None:
+        runs = sequencer.program.pushed(sequencer.data, sequencer.arrived)
+        assert {run["state"] for run in runs.values()} == {"done"}
+        assert len(runs) == 2
+
+    tick()
+    assert {name.encode() for name in names} <= set(rollup(sequencer.there))
+    sequencer.lose_the_ledger()
+    tick()
+    shutil.rmtree(sequencer.run / "pod5" / "rsync.done")
+    (sequencer.run / "rsync.done").unlink()
+    sequencer.lose_the_ledger()
+    tick()
+    assert is_done(sequencer.there)
+
+
 def test_a_skip_mark_inside_a_run_is_no_file_of_it(sequencer: Sequencer) -> None:
     sequencer.write("e/s/run/old/rsync.skip", "e/s/run/old/x")
     assert sequencer.tick() == {"e/s/run": "done"}

@@ -8,7 +8,9 @@ from ontpush.facts.names import shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater
 
 _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file or directory")
-_NO_DIRECTORY = re.compile(r"failed to stat .*: Not a directory")
+_NO_FILE_THERE = re.compile(
+    r"failed to stat .*: Not a directory|could not make way for new regular file: "
+)
 _NOISE = re.compile(
     r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
     r"|@@@|Warning: Permanently added|Could not chdir to home directory|\s*$"
@@ -51,8 +53,8 @@ def has_vanished(complaint: str) -> bool:
 
 
 def nothing_to_replace(complaints: List[str]) -> bool:
-    """Whether nothing is wrong but that a file stands where a directory would be."""
-    return bool(complaints) and all(_NO_DIRECTORY.search(line) for line in complaints)
+    """Whether nothing is wrong but that there is no file: a directory, or a file in one's place."""
+    return bool(complaints) and all(_NO_FILE_THERE.search(line) for line in complaints)
 
 
 def is_of_rsync(complaint: str) -> bool:

@@ -57,7 +57,7 @@ def remove_marks(directory: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
     for path in paths:
         try:
             os.unlink(os.path.join(directory, path))
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             continue
         except OSError as error:
             raise RunFailed(

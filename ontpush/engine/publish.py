@@ -65,7 +65,10 @@ def retract(tick: Tick, run: RunInHand, but_its_own: bool = False) -> List[bytes
 
 
 def _retracted(run: RunInHand, directories: List[bytes], but_its_own: bool) -> Dict[bytes, bytes]:
-    """What is to take the place of marks, and of the roll-up, at the destination."""
+    """What is to take the place of marks, and of the roll-up, at the destination.
+
+    A directory that is called as one of these vouches for nothing.
+    """
     above = directories_above(run.relative) if b"" in directories else []
     inside = [(run.relative + b"/" + path)[:-1] for path in directories]
     if but_its_own:
@@ -75,7 +78,7 @@ def _retracted(run: RunInHand, directories: List[bytes], but_its_own: bool) -> D
     files = {path + b"/" + name: mark for path in above + inside for name in VOUCHING_MARKS}
     if run.relative in inside:
         files[run.relative + b"/" + ROLLUP] = b""
-    return files
+    return {name: files[name] for name in files.keys() - {*above, *inside}}
 
 
 def withdraw_everything(tick: Tick, run: RunInHand) -> None:

@@ -200,5 +200,6 @@ def unwritten(name: bytes, error: OSError, run: bytes) -> RunFailed:
     if error.errno in _FULL:
         advice = "make room on that disk"
     elif error.errno == errno.EISDIR:
-        advice = "a directory has that name: move it away"
+        in_the_way = os.path.basename(os.fsencode(error.filename2 or error.filename or name))
+        advice = f"a directory is called {shown(in_the_way)}: move it away"
     return RunFailed(f"{shown(name)} cannot be written: {error.strerror}; {advice}", run)
