@@ -516,3 +516,18 @@ def test_what_is_excluded_is_neither_sent_nor_listed_nor_missed(
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
     assert program.told("REOPEN") == []
+
+
+def test_a_directory_that_is_excluded_later_opens_no_done_run_again(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    run.late_file("other/sub/x")
+    run.late_file("other/sub/deeper/x")
+    program.pushed(data, arrived)
+    program.settings["exclude"] = ["other/sub"]
+    for days in (1, 1, 2):
+        program.put_clock_forward(days * 86400)
+        (state,) = program.pushed(data, arrived).values()
+        assert (state["state"], state["sent_files"]) == ("done", 0)
+    assert program.told("REOPEN") == []

@@ -7,6 +7,7 @@ one of those may grow in place. A full look asks every file.
 
 import errno
 import fnmatch
+import itertools
 import os
 import re
 import stat
@@ -72,7 +73,10 @@ class Look(NamedTuple):
 
 
 def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
-    """Whether a path in a run is excluded: by a name in it, or by itself if there is a slash."""
+    """Whether a path in a run is excluded: by a name in it.
+
+    Where a pattern has a slash: by itself, or by a directory above it.
+    """
     if not patterns:
         return lambda _: False
     texts = [for_json(from_argument(pattern)) for pattern in patterns]
@@ -84,8 +88,9 @@ def exclusion(patterns: Sequence[str]) -> Callable[[bytes], bool]:
     )
 
     def excluded(path: bytes) -> bool:
-        text = for_json(path)
-        return bool(by_path.match(text)) or any(by_name.match(name) for name in text.split("/"))
+        names = for_json(path).split("/")
+        paths = itertools.accumulate(names, "{}/{}".format)
+        return any(map(by_name.match, names)) or any(map(by_path.match, paths))
 
     return excluded
 
