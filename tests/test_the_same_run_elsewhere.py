@@ -76,6 +76,19 @@ def test_two_runs_that_would_lie_in_the_same_place_are_refused_by_name(
     assert program.push(two, arrived).code == 1
 
 
+def test_a_run_that_is_mounted_elsewhere_too_is_one_run(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, second: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    program.within = ["unshare", "-rm", "sh", "-c", mount, "sh", str(data), str(second)]
+    for source in (second, data):
+        (state,) = program.pushed(source, arrived).values()
+        assert (state["state"], state["sent_files"]) == ("done", 0)
+        assert len(program.run("status", "--json").runs) == 1
+
+
 def test_a_done_run_copied_to_another_sequencer_is_sent_from_there_too(
     program: Program, run: SimulatedRun, data: Path, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -111,6 +111,9 @@ class Visit:
         self._retract(but_its_own=vouched is not None)
         if vouched and believe_mark(tick, run):
             self._update(state=words.DONE, rollup=vouched, done_at=_now(), **self._sizes())
+        elif vouched:
+            # Run and mark may be older than what lies there: somebody put them back.
+            withdraw_everything(tick, run)
         self._update(destination=tick.transport.destination.text)
         if self.record.state != words.DONE:
             self._take_mark_back(False)
@@ -119,7 +122,8 @@ class Visit:
     def _claim_place(self) -> None:
         """Two runs in one place, or one in the other, would overwrite each other's files.
 
-        Below one source the search has seen to that.
+        Below one source the search has seen to that. One directory may have two paths, as where it
+        is mounted twice: it is known by the one that it was found by last.
         """
         own = self.run.relative
         for other in self._tick.ledger.runs():
