@@ -170,6 +170,46 @@ def old_state(program: Program, run: SimulatedRun, data: Path, arrived: Path) ->
     yield
 
 
+def test_a_state_from_before_the_run_was_sent_whole_is_no_reason_to_contradict_the_roll_up(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    late = run.late_file("pod5_pass/late.pod5")
+    program.wrap_rsync(before="exit 12")
+    assert program.push(data, arrived).code != 0
+    shutil.copytree(program.state, program.home / "backup")
+    program.wrap_rsync()
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert is_done(there)
+    shutil.rmtree(program.state)
+    os.rename(program.home / "backup", program.state)
+    late.write_bytes(b"another version")
+    wrong = watch(program, there)
+    program.pushed(data, arrived)
+    assert is_done(there)
+    assert not wrong.exists()
+
+
+def test_a_done_run_put_back_from_a_backup_is_no_reason_to_contradict_the_roll_up(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    program.pushed(data, arrived)
+    shutil.copytree(data, program.home / "backup")
+    change(run)
+    program.pushed(data, arrived)
+    for path in (program.state, data):
+        shutil.rmtree(path)
+    os.rename(program.home / "backup", data)
+    wrong = watch(program, there)
+    program.pushed(data, arrived)
+    assert is_done(there)
+    assert not wrong.exists()
+
+
 @pytest.mark.usefixtures("old_state")
 def test_a_state_that_is_older_than_the_run_is_no_reason_to_contradict_the_roll_up(
     program: Program, run: SimulatedRun, data: Path, arrived: Path

@@ -569,6 +569,10 @@ class Ledger:
         """What the destination's roll-up may list and will be true of the bytes there."""
         return self._listing(run, "listed", f"listed IS NOT NULL AND NOT ({self._CONTRADICTED})")
 
+    def listed(self, run: int) -> Iterator[Listed]:
+        """What the destination's roll-up may list, by path."""
+        return self._listing(run, "listed", "listed IS NOT NULL")
+
     def _listing(self, run: int, column: str, where: str) -> Iterator[Listed]:
         """By path, though it is read directory by directory: nothing is sorted, or held at once."""
         waiting = collections.deque(self._directories(run))

@@ -89,6 +89,11 @@ def withdraw_everything(tick: Tick, run: RunInHand) -> None:
         tick.ledger.unlist_all(run.id)
 
 
+def md5_of_listed(tick: Tick, run: RunInHand) -> str:
+    """The MD5 of the roll-up that may lie at the destination, for all that the ledger knows."""
+    return md5_and_size(line_for(*listed) for listed in tick.ledger.listed(run.id))[0]
+
+
 def install(tick: Tick, run: RunInHand) -> None:
     """Write the delivered roll-up into the run. OSError."""
     write_whole(run.path + b"/" + ROLLUP, rollup_lines(tick, run))

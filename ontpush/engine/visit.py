@@ -19,7 +19,13 @@ from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
 from ontpush.engine.mark import mark_lines, md5_of_rollup, remove_marks, take_back
-from ontpush.engine.publish import install, publish, retract, withdraw_everything
+from ontpush.engine.publish import (
+    install,
+    md5_of_listed,
+    publish,
+    retract,
+    withdraw_everything,
+)
 from ontpush.engine.recover import believe_mark, recover_listed
 from ontpush.engine.reread import read_again, reread
 from ontpush.engine.rollup import write_whole
@@ -133,6 +139,9 @@ class Visit:
                 and _overlap(below(other.path, other.source or b"/"), own)
                 and os.path.isdir(other.path)
             ):
+                if os.path.samefile(other.path, self.run.path):
+                    self._tick.ledger.update_run(other.id, gone_at=_now())
+                    continue
                 raise RunFailed(
                     f"{shown(other.path)} goes to the same place at {other.destination}: rename one"
                     " of the two, or give one source another destination",
@@ -191,7 +200,7 @@ class Visit:
     def _carry(self) -> None:
         self._tried = True
         here = md5_of_rollup(self.run.path)
-        if self.record.rollup and here and here != self.record.rollup:
+        if here and here != (self.record.rollup or md5_of_listed(self._tick, self.run)):
             # The ledger may be older than the run, which somebody put back: then it does not know
             # what the roll-up at the destination lists.
             withdraw_everything(self._tick, self.run)
