@@ -7,6 +7,7 @@ that is remembered of it is held against the disk.
 
 import contextlib
 import os
+import re
 import stat
 import time
 import zlib
@@ -169,7 +170,7 @@ def take_note(
             runs[name] = new
     remembered = remembered._replace(fault=fault)
     for name, standing in runs.items():
-        if not _is_over(standing.since, remind_seconds, now):
+        if not is_over(standing.since, remind_seconds, now):
             continue
         if standing.verdict in (CORRUPT, UNCHECKED):
             # Somebody may have mended it here.
@@ -182,7 +183,7 @@ def take_note(
     return remembered._replace(runs=kept, searched_at=now)
 
 
-def _is_over(begun: int, seconds: float, now: int) -> bool:
+def is_over(begun: int, seconds: float, now: float) -> bool:
     """Whether a time has passed since; one in the future is of a clock that was ahead."""
     return not 0 <= now - begun < seconds
 
@@ -218,7 +219,7 @@ def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered,
     heartbeat it is asked every hour.
     """
     if beat is None:
-        return _is_over(remembered.searched_at, _HOUR, now)
+        return is_over(remembered.searched_at, _HOUR, now)
     own_second = zlib.crc32(name.encode()) % _DAY
     last = (now - own_second) // _DAY * _DAY + own_second
     return not last <= remembered.searched_at <= now
@@ -290,7 +291,9 @@ def _as_marked(standing: Standing, mark: Dict[str, str]) -> Standing:
     when = date_of({"date": mark.get("verified", mark["date"])})
     files, size = (_count(mark.get(key, "")) for key in ("files", "bytes"))
     since = int(min(when or standing.since, standing.since))
-    return standing._replace(verdict=GOOD, since=since, files=files, bytes=size)
+    sizes = mark.get("sizes", "")
+    known = sizes if re.match(r"[0-9a-f]{32}\Z", sizes) else ""
+    return standing._replace(verdict=GOOD, since=since, files=files, bytes=size, sizes=known)
 
 
 def _count(text: str) -> int:
@@ -333,7 +336,14 @@ def check_again(standing: Standing, now: int) -> Standing:
     """A run that is to be verified once more as it is vouched for."""
     # Each check has a time of its own, and so a verdict of its own.
     since = now if now != standing.since else now + 1
-    return standing._replace(verdict=CHECKING, since=since, job="", missing_at=0)
+    again = standing._replace(verdict=CHECKING, since=since, job="", missing_at=0)
+    return again._replace(walked_at=0, walk_failed_at=0)
+
+
+def verify_again(standing: Standing, now: int) -> Standing:
+    """A run that somebody wants verified again, or has reason to doubt: not told if it is good."""
+    again = standing.again or standing.verdict == GOOD
+    return check_again(standing, now)._replace(found_bad=0, tries=0, again=again)
 
 
 def vouched_anew(standing: Standing, found: Vouched, now: int) -> Standing:

@@ -18,10 +18,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def relative_path(text: str) -> bytes:
     """A run's path as a heartbeat names it. ValueError unless it stays below where it starts."""
     path = text.encode("utf-8", "surrogateescape")
-    parts = path.split(b"/")
-    if b"\0" in path or len(path) >= _PATH_MAX or {b"", b".", b".."} & set(parts):
+    if not stays_inside(path):
         raise ValueError("no path of a run")
     return path
+
+
+def stays_inside(path: bytes) -> bool:
+    """Whether a relative path can be one, and by its parts stays below where it starts."""
+    parts = path.split(b"/")
+    return b"\0" not in path and len(path) < _PATH_MAX and not {b"", b".", b".."} & set(parts)
 
 
 @contextlib.contextmanager

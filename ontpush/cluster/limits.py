@@ -16,3 +16,5 @@ MOST_STAGED = 32 << 30  # bytes
 # Of directories, in one search of its tree; a run's own directories are not searched.
 MOST_ENTRIES = 500_000
 MOST_SECONDS = 60.0
+# Of one tick, for asking whether the files of verified runs are still there.
+WALK_SECONDS = 60.0

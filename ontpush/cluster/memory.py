@@ -36,7 +36,9 @@ class Standing(NamedTuple):
     killed transfers left then. `untold`: its verification has to be told; `follow`: its hooks have
     to be run. `again`: both were done for this very roll-up, which was marked once more.
     `found_bad`: how often in a row the same roll-up was found corrupt. `seen` tells the mark and
-    the roll-up that were looked at last from any others.
+    the roll-up that were looked at last from any others. `sizes` is the digest of every path and
+    size that was read; `walked_at` when they were looked at again, `walk_failed_at` when that could
+    not be done since.
     """
 
     rollup: str
@@ -62,6 +64,9 @@ class Standing(NamedTuple):
     extra: Tuple[str, ...] = ()
     extra_count: int = 0
     leftover: Tuple[str, ...] = ()
+    sizes: str = ""
+    walked_at: int = 0
+    walk_failed_at: int = 0
 
 
 _DEFAULTS = Standing("", "", "", 0)

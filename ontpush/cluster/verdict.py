@@ -59,6 +59,7 @@ class Verdict(NamedTuple):
     extra: Tuple[str, ...] = ()
     extra_count: int = 0
     leftover: Tuple[str, ...] = ()
+    sizes: str = ""
 
 
 def verdict_path(state: bytes, instrument: str, run: str, standing: Standing) -> bytes:
@@ -103,6 +104,7 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         extra=tuple(extra[:KEPT_FILES]),
         extra_count=len(extra),
         leftover=tuple(map(_path, facts["leftover"])),
+        sizes=str(facts["sizes"]),
     )
 
 
@@ -172,6 +174,7 @@ def settle(
         extra=verdict.extra,
         extra_count=verdict.extra_count,
         leftover=verdict.leftover,
+        sizes=verdict.sizes,
     )
     if verdict.bad_count:
         return after._replace(
@@ -232,6 +235,7 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
         "rollup": standing.rollup,
         "files": standing.files,
         "bytes": standing.bytes,
+        "sizes": standing.sizes,
         "verified": date_text(standing.since),
         # Who reads through the cache of this host, or of a file server, cannot tell.
         "read": "unknown",

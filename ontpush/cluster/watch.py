@@ -9,7 +9,7 @@ import time
 from typing import Iterator, List, Optional, Set, Tuple
 
 from ontpush.cluster.announce import announce
-from ontpush.cluster.arrivals import check_again, checking, take_note
+from ontpush.cluster.arrivals import checking, take_note, verify_again
 from ontpush.cluster.checking import Check
 from ontpush.cluster.conditions import (
     Condition,
@@ -168,11 +168,12 @@ def _take_up_wanted(watch: Watch, instrument: Instrument, remembered: Remembered
         standing = remembered.runs.get(run)
         if standing:
             taken.append(file)
-            again = standing._replace(found_bad=0, tries=0)
-            if standing.verdict != UNVOUCHED:
-                again = check_again(again, int(time.time()))
-                again = again._replace(again=again.again or standing.verdict == GOOD)
-            remembered.runs[run] = again
+            is_vouched = standing.verdict != UNVOUCHED
+            remembered.runs[run] = (
+                verify_again(standing, int(time.time()))
+                if is_vouched
+                else standing._replace(found_bad=0, tries=0)
+            )
     return taken
 
 

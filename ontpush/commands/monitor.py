@@ -12,6 +12,7 @@ from ontpush.cluster.messages import View
 from ontpush.cluster.sight import Settled, Sight, Watch
 from ontpush.cluster.slurm import make_wishes
 from ontpush.cluster.tell import make_notifiers
+from ontpush.cluster.walk import note_walked, walk
 from ontpush.cluster.watch import look
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
@@ -23,6 +24,7 @@ from ontpush.result import Result, table
 from ontpush.settings import courteous, fleet_root, state_dir
 
 _LOOK_AGAIN_SECONDS = 60.0
+_WALK_AGAIN_SECONDS = 600.0
 
 
 def monitor(
@@ -62,17 +64,32 @@ def monitor(
 def _work(watch: Watch, sight: Sight) -> Sight:
     """Verify run after run, and look again in between, so that nobody waits."""
     clear_away(watch.memory.directory)
+    sight = _walk(watch, sight)
     due, looked_at = in_order(sight.due), time.monotonic()
+    walked_at = looked_at
     for check in due:
         verify_here(watch.checker, check)
         if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
             sight = _look_again(watch, sight)
             looked_at = time.monotonic()
+            if looked_at - walked_at > _WALK_AGAIN_SECONDS:
+                sight = _walk(watch, sight)
+                looked_at = walked_at = time.monotonic()
         elif watch.hooks.commands:
             # Told later: a letter for each run would bury its reader.
             sight = _look_again(watch, sight, telling=False)
         _follow(watch, sight)
     return _look_again(watch, sight) if due else sight
+
+
+def _walk(watch: Watch, sight: Sight) -> Sight:
+    """Ask whether files of verified runs are still there; what differs is due to be verified."""
+    walked = walk(sight.views.values())
+    if not walked:
+        return sight
+    with only_one(watch.memory.directory, b"monitor.lock", wait=True):
+        is_doubted = note_walked(watch.memory, walked, watch.log)
+    return _look_again(watch, sight) if is_doubted else sight
 
 
 def _follow(watch: Watch, sight: Sight) -> bool:

@@ -98,6 +98,7 @@ def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:
         "files": inspection.files,
         "bytes": inspection.bytes,
         "rollup": inspection.rollup,
+        "sizes": inspection.sizes,
         "bad": [
             {"path": for_json(each.path), "problem": each.problem}
             for each in inspection.bad

@@ -14,6 +14,7 @@ from ontpush.engine.look import is_ours, names_in
 from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.scratch import Scratch
+from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown, was_to_become
 from ontpush.facts.regular import open_regular
@@ -49,7 +50,8 @@ class Inspection(NamedTuple):
     """What came of it: how many files and bytes were read, and every bad one, by path.
 
     `rollup` is the MD5 of the roll-up that they were held against. `leftover` are the first files
-    under rsync's temporary names, in no roll-up, of files that lie there.
+    under rsync's temporary names, in no roll-up, of files that lie there. `sizes` tells which files
+    were read, and how large they were: see `Sizes`.
     """
 
     files: int
@@ -57,6 +59,7 @@ class Inspection(NamedTuple):
     bad: List[Bad]
     rollup: str
     leftover: Paths
+    sizes: str
 
 
 # What a file has to be: 16 bytes of MD5, and where they are known its SHA-256 and its size.
@@ -120,7 +123,8 @@ def _inspect(
     bad += walk.bad
     missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
     bad += [_not_listed(run, path) for (path,) in listed.ordered(missing)]
-    return Inspection(walk.files, walk.bytes, sorted(bad), rollup, sorted(walk.leftover))
+    read, leftover = walk.read, sorted(walk.leftover)
+    return Inspection(read.files, read.bytes, sorted(bad), rollup, leftover, read.digest())
 
 
 def _read_rollup(run: bytes, listed: Scratch) -> None:
@@ -165,8 +169,7 @@ class _Walk:
         self._listed = listed
         self.bad: List[Bad] = []
         self.leftover: List[bytes] = []
-        self.files = 0
-        self.bytes = 0
+        self.read = Sizes()
 
     def tasks(self) -> Iterator[Task]:
         """What is left to be read; what is bad at first sight goes to `bad`. OSError."""
@@ -222,8 +225,7 @@ class _Walk:
         if expected.size not in (None, found.st_size) or (found.st_size and is_empty):
             self.bad.append(Bad(path, "size"))
             return
-        self.files += 1
-        self.bytes += found.st_size
+        self.read.add(path, found.st_size)
         yield Task(expected, full_path, found.st_size)
 
     def _not_expected(self, path: bytes) -> None:

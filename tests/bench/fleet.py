@@ -37,6 +37,7 @@ def _make_run(base: Path, name: str) -> dict[str, object]:
     """Write the marks of a run, and give what its instrument says of it."""
     run = base / name
     (run / "pod5_pass").mkdir(parents=True)
+    (run / "pod5_pass" / "a.pod5").touch()
     rollup = f"{hashlib.md5(name.encode()).hexdigest()}  pod5_pass/a.pod5\n".encode()
     vouched = hashlib.md5(rollup).hexdigest()
     (run / "md5sum").write_bytes(rollup)
