@@ -275,6 +275,23 @@ def test_a_folder_of_a_known_run_that_can_no_longer_be_read_takes_nothing_back(
 
 
 @pytest.mark.usefixtures("no_privilege")
+def test_a_folder_of_a_done_run_that_can_no_longer_be_read_is_told(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    late = run.late_file("pod5_pass/late.pod5")
+    with mode(run.path / "pod5_pass", 0):
+        for _ in range(2):
+            ran = program.push(data, arrived, "--json")
+            assert ran.code == 1
+            assert errors(ran)[0].startswith("pod5_pass: Permission denied")
+    program.pushed(data, arrived)
+    assert (arrived / late.relative_to(data)).exists()
+    assert is_done(arrived / run.path.relative_to(data))
+
+
+@pytest.mark.usefixtures("no_privilege")
 @pytest.mark.parametrize("bits", [0, 0o444])
 def test_an_experiment_that_cannot_be_searched_is_told_and_the_others_go_on(
     program: Program, run: SimulatedRun, data: Path, arrived: Path, bits: int
@@ -360,6 +377,23 @@ def test_a_done_run_that_cannot_be_written_any_more_rests(
     with mode(run.path, 0o555):
         (state,) = program.pushed(data, arrived).values()
     assert (state["state"], state["sent_files"]) == ("done", 0)
+
+
+@pytest.mark.usefixtures("no_privilege")
+def test_a_mark_that_no_longer_holds_and_cannot_be_removed_is_told_with_what_to_do(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    run.late_file("pod5_pass/late.pod5")
+    with mode(run.path, 0o555):
+        (line,) = errors(program.push(data, arrived, "--json"))
+    assert line == (
+        "rsync.done no longer holds and cannot be removed: Permission denied; let this user write"
+        " in the run"
+    )
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
 
 
 @pytest.mark.usefixtures("no_privilege")

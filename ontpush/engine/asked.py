@@ -12,7 +12,7 @@ from ontpush.engine.mark import take_back
 from ontpush.engine.sums import new_md5
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below
-from ontpush.facts.trouble import run_failed
+from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import LOG_REOPEN, REQUEST_DIRECTORY, SENDING
 
 
@@ -47,5 +47,6 @@ def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
         try:
             # At once: the good copy is here, and must not look done to whoever frees space.
             take_back(record.path, record.destination)
-        except OSError as error:
-            raise run_failed(error, run) from error
+        except RunFailed as error:
+            error.run = run
+            raise

@@ -41,11 +41,17 @@ def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
 
 
 def take_back(run: bytes, destination: Optional[str]) -> bool:
-    """Remove the run's mark if it is about this destination; whether it was. OSError."""
+    """Remove the run's mark if it is about this destination; whether it was. RunFailed."""
     mark = read_mark(run)
     if mark is None or mark.get("destination") != destination:
         return False
-    os.unlink(os.path.join(run, DONE_MARK))
+    try:
+        os.unlink(os.path.join(run, DONE_MARK))
+    except OSError as error:
+        raise RunFailed(
+            f"{shown(DONE_MARK)} no longer holds and cannot be removed: {error.strerror}; let this"
+            " user write in the run"
+        ) from error
     return True
 
 

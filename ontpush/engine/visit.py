@@ -68,6 +68,7 @@ class Visit:
         self._log(words.LOG_SCAN)
         look = self._look_around()
         if self.record.state == words.DONE:
+            self._raise_trouble(look)
             self._log(words.LOG_DONE)
         elif look or self.record.state not in (words.WAITING, words.STALLED):
             self._bring_over(look)
