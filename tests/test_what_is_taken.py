@@ -272,6 +272,29 @@ def test_a_file_that_changes_between_the_last_comparison_and_the_mark_keeps_it_f
 # -- what is a file of the run ----------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "rm {0}/final_summary_*",
+        "rm {0}/pod5_pass/*",
+        "cd {0}/pod5_pass && for file in *; do ln -sf nowhere $file; done",
+        "cd {0}/pod5_pass && for file in *; do rm $file; mkdir $file; done",
+        "rm -r {0}/pod5_pass && touch {0}/pod5_pass",
+    ],
+)
+def test_what_goes_or_turns_into_something_else_while_it_is_sent_is_no_fault(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, change: str
+) -> None:
+    run.write_all()
+    once = program.home / "once"
+    change = change.format(run.path)
+    program.wrap_rsync(before=f"[ -e {once} ] || {{ touch {once}; {change}; }}")
+    program.pushed(data, arrived)
+    assert program.told("FAIL") == []
+    program.pushed(data, arrived)
+    assert coreutils_agree(arrived / run.path.relative_to(data))
+
+
 def test_links_are_sent_as_links_and_never_followed(
     program: Program, run: SimulatedRun, data: Path, arrived: Path, tmp_path: Path
 ) -> None:

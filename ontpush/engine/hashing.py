@@ -10,7 +10,7 @@ from ontpush.engine.rollup import read_sidecar, write_sidecar
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import plural, shown
 from ontpush.facts.times import mtime_ns
-from ontpush.facts.trouble import FileFailed
+from ontpush.facts.trouble import FileFailed, why_unread
 from ontpush.facts.words import SIDECAR_SUFFIX
 
 _COMMIT_SECONDS = 2.0
@@ -50,7 +50,7 @@ def sum_files(
             file, problem = _judge(summed)
             if file.md5 is not None and how.sidecars:
                 problem = _give_sidecar(run, file)
-            if problem is not None and not isinstance(problem, FileNotFoundError):
+            if problem is not None and why_unread(problem) != "missing":
                 trouble.append((file.path, problem))
             fresh.append(file)
         on_file(len(batch), sum(summed.key.size for summed in batch))

@@ -18,6 +18,7 @@ from ontpush.engine.send import Comparing
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts.names import shown
+from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import LOG_WARN, SIDECAR_SUFFIX
 
 _UNSTEADY = "reads otherwise each time: look at the disk and the memory of this host"
@@ -107,7 +108,7 @@ def read_again(
         one, two = first[file.path], second[file.path]
         problem = one.problem or two.problem
         if problem:
-            if not isinstance(problem, FileNotFoundError):
+            if why_unread(problem) != "missing":
                 result.trouble.append((file.path, problem))
         elif not is_untouched(file, one) or not is_untouched(file, two):
             result.touched.append(file)
