@@ -77,6 +77,23 @@ def test_a_run_from_before_the_clock_was_put_is_taken_once_it_was_seen_unchanged
     assert is_done(arrived / run.path.relative_to(data))
 
 
+def test_no_call_that_notices_that_the_clock_was_put_lets_the_next_one_take_a_young_run(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    program.put_clock_wrong(-DAY)
+    program.pushed(data, arrived)
+    run.write_all()
+    age(run.path, DAY)  # written by the clock that was wrong, and this very moment
+    program.put_clock_wrong(0, passed=10)
+    assert program.run("hash", "--all", data).code == 0
+    program.put_clock_wrong(0, passed=12)
+    (state,) = program.pushed(data, arrived).values()
+    assert (state["state"], state["sent_files"]) == ("waiting", 0)
+    program.put_clock_wrong(0, passed=71)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+
+
 def test_a_file_from_the_future_that_grows_is_not_taken_before_it_stops(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

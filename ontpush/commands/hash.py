@@ -87,7 +87,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 Rules(
                     settings["settle"],
                     exclusion(settings["exclude"]),
-                    can_tell=not ledger.tell_time(this_moment()),
+                    can_tell=ledger.tell_time(this_moment()) >= settings["settle"],
                     asks_disk=True,
                 ),
                 Hashing(settings["jobs"], settings["sidecars"] is not False),

@@ -50,7 +50,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             rules=Rules(
                 settings["settle"],
                 exclusion(settings["exclude"]),
-                can_tell=not ledger.tell_time(this_moment()),
+                can_tell=ledger.tell_time(this_moment()) >= settings["settle"],
                 asks_disk=not settings["dry_run"],
             ),
             hashing=Hashing(settings["jobs"], bool(settings["sidecars"])),

@@ -6,6 +6,7 @@ their roll-ups and their done marks. It must work on SQLite 3.22, which a Mk1C h
 
 import collections
 import contextlib
+import math
 import os
 import sqlite3
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -18,7 +19,7 @@ from ontpush.facts.times import mtime_ns
 from ontpush.facts.trouble import BadConfiguration, LedgerDamaged, Trouble, TryLater
 from ontpush.facts.words import NEW
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -68,7 +69,12 @@ CREATE TABLE waiting (                -- files that have not settled, as they we
     since REAL NOT NULL,              -- seconds after it
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
-CREATE TABLE last_call (boot TEXT, uptime REAL, clock REAL);
+CREATE TABLE last_call (              -- as of which the clock of this host has run on evenly
+    boot TEXT,
+    uptime REAL,
+    clock REAL,
+    was_put INTEGER                   -- whether somebody had put it just before
+);
 CREATE TABLE doubted (
     run INTEGER PRIMARY KEY,          -- its files are to be read again, whatever their sums
     after BLOB NOT NULL               -- only those after this path
@@ -265,25 +271,25 @@ class Ledger:
         self._database.execute("DELETE FROM doubted WHERE run = ?", (run,))
 
     def tell_time(self, now: Moment) -> float:
-        """By how many seconds this host's clock was put since the call before.
+        """For how many seconds this host's clock has not been put, going by the calls till now.
 
         The times that were noted by it are put with it. As long as it runs on evenly there is
         nothing to write.
         """
-        row = self._database.execute("SELECT boot, uptime, clock FROM last_call").fetchone()
-        before = Moment(*row) if row else None
+        row = self._database.execute("SELECT * FROM last_call").fetchone()
+        before = Moment(*row[:3]) if row else None
         put = seconds_put(before, now)
         if before and not put and before.boot == now.boot and before.uptime <= now.uptime:
-            return 0
+            return now.uptime - before.uptime if row[3] else math.inf
         with self.writing():
             self._database.execute("DELETE FROM last_call")
-            self._database.execute("INSERT INTO last_call VALUES (?, ?, ?)", now)
+            self._database.execute("INSERT INTO last_call VALUES (?, ?, ?, ?)", (*now, bool(put)))
             if put:
                 self._database.execute(
                     "UPDATE runs SET changed_ns = changed_ns + ? WHERE changed_ns != 0",
                     (int(put * 10**9),),
                 )
-        return put
+        return 0 if put else math.inf
 
     def drop_long_gone(self, now: float) -> None:
         """Forget the files of runs whose directories went a week ago; their history stays."""

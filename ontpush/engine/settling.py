@@ -2,7 +2,7 @@
 
 A file's times come from the clock of its disk, which may be another host's and wrong, and this
 host's own clock may be put forward or back. So an age is taken on the disk's clock; and where a
-time lies in that clock's future, or this host's clock was put since the last call, a file has
+time lies in that clock's future, or this host's clock was put a moment ago, a file has
 settled once two looks saw it the same, `settle` seconds apart by a clock that nobody can set.
 """
 
