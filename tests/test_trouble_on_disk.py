@@ -517,6 +517,26 @@ def test_a_directory_of_somebody_else_in_a_files_place_fails_the_run_and_is_kept
     assert coreutils_agree(there)
 
 
+def test_what_lies_in_the_way_at_the_destination_is_told_of_each_file_with_what_to_do(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    run.late_file("one/in_one")
+    run.late_file("two")
+    there = arrived / run.path.relative_to(data)
+    there.mkdir(parents=True)
+    (there / "one").write_text("a file")
+    (there / "two" / "of").mkdir(parents=True)
+    (line,) = errors(program.push(data, arrived, "--json"))
+    file = "one/in_one: did not arrive: a file or link lies there in the place of its directory"
+    assert f"{file}: have it moved away; " in line
+    assert "two: did not arrive: a directory lies there in its place: have it moved away; " in line
+    (there / "one").unlink()
+    shutil.rmtree(there / "two")
+    program.pushed(data, arrived)
+    assert is_done(there)
+
+
 def test_a_source_that_rots_does_not_overwrite_the_good_copy(
     program: Program, data: Path, arrived: Path
 ) -> None:

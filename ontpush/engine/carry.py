@@ -121,7 +121,7 @@ def _carry_slice(
         elif path in arrived:
             there.append(file)
         elif file.path not in named:
-            trouble.append((file.path, OSError(0, f"did not arrive: {why_not(complaints)}")))
+            trouble.append((file.path, OSError(0, f"did not arrive: {why_not(complaints, path)}")))
     with tick.ledger.writing():
         tick.ledger.store_delivery(there, THERE)
         tick.ledger.distrust(doubtful)

@@ -11,6 +11,18 @@ _VANISHED = re.compile(r"file has vanished: |link_stat .* failed: No such file o
 _NO_FILE_THERE = re.compile(
     r"failed to stat .*: Not a directory|could not make way for new regular file: "
 )
+# What rsync says of something at the destination that it must not delete.
+_IN_THE_WAY = [
+    (
+        re.compile(r"could not make way for new "),
+        "a directory lies there in its place: have it moved away",
+    ),
+    (
+        re.compile(r"failed to stat .*: (?:Not a directory|Too many levels of symbolic links)"),
+        "a file or link lies there in the place of its directory: have it moved away",
+    ),
+]
+_MOST_SEARCHED = 100
 _NOISE = re.compile(
     r"rsync error:|rsync: connection unexpectedly closed|rsync: \[\w+\] (?:write|safe_write) error"
     r"|@@@|Warning: Permanently added|Could not chdir to home directory|\s*$"
@@ -37,9 +49,16 @@ def without_greeting(complaints: List[str]) -> List[str]:
     return complaints
 
 
-def why_not(complaints: List[str]) -> str:
-    """The first complaint; without any, a flag for rsync has left the file out."""
-    return complaints[0] if complaints else "left out by a flag for rsync; use `exclude` instead"
+def why_not(complaints: List[str], name: bytes = b"") -> str:
+    """The first complaint, of the file of that name if there is one.
+
+    Without any complaint, a flag for rsync has left the file out.
+    """
+    if not complaints:
+        return "left out by a flag for rsync; use `exclude` instead"
+    named = (line for line in complaints[:_MOST_SEARCHED] if name and shown(name) in line)
+    line = next(named, complaints[0])
+    return next((text for pattern, text in _IN_THE_WAY if pattern.search(line)), line)
 
 
 def only_vanished(complaints: List[str]) -> bool:
