@@ -949,6 +949,12 @@ def test_a_root_whose_disk_is_not_mounted_is_not_filled(
     assert ran.code == 69
     assert "is its disk mounted?" in ran.err
     assert list(root.iterdir()) == []
+    (root / "mk1c").mkdir()
+    ran = login.run("pull")
+    assert ran.code == 69
+    assert "is its disk mounted?" in ran.err
+    assert list((root / "mk1c").iterdir()) == []
+    (root / "mk1c").rmdir()
     root.with_name("elsewhere").rename(root / "mk1c")
     assert login.run("pull").is_silent
     assert is_done(done)

@@ -103,6 +103,18 @@ def test_a_verdict_of_yesterday_is_not_that_of_today(
     assert "mended, verified" not in kinds(mailbox)
 
 
+def test_a_verdict_of_a_version_that_did_not_tell_what_it_could_not_read_is_taken_up(
+    monitor: Program, pushed: Path
+) -> None:
+    killed_at(monitor, "ontpush.cluster.watch", "settle")
+    (path,) = (monitor.state / "checks").glob("*.json")
+    facts = json.loads(path.read_text())
+    del facts["data"]["runs"][0]["unread"]
+    path.write_text(json.dumps(facts))
+    ticked(monitor)
+    assert is_verified(pushed)
+
+
 def test_a_corrupt_run_that_nothing_vouches_for_any_more_is_not_back_to_normal(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:

@@ -125,9 +125,42 @@ def test_what_went_bad_in_a_verified_run_that_is_gone_from_its_sequencer_is_told
     assert ran.code == 1
     assert "the instrument does not have it any more" in ran.err
     assert not (local.there / "rsync.verified").exists()
-    assert kinds(mailbox) == ["verification failed"]
+    (mail,) = mailbox.mails()
+    assert "verification failed" in mail["Subject"]
+    assert "The instrument sends" not in content(mail, "plain")
+    assert "cannot send it again" in content(mail, "plain")
     (status,) = local.monitor.run("status", "--json").json["data"]["runs"]
     assert status["verdict"] == "unvouched"
+    assert local.requests() == []
+
+
+def shown(monitor: Program) -> dict[str, str]:
+    """The verdict of every run that `status` shows, by its name."""
+    facts = monitor.run("status", "--json").json["data"]["runs"]
+    return {each["run"]: each["verdict"] for each in facts}
+
+
+def test_a_run_that_lies_in_another_now_or_has_runs_in_it_is_none_and_nobodys_trouble(
+    local: Pair, mailbox: Mailbox
+) -> None:
+    inner, outer = local.run.path, local.run.path.parents[1]
+    summary = outer / "final_summary_e.txt"
+    summary.write_text("x=1\n")
+    local.push()
+    assert local.looks() == {outer.name: "verified"}
+    assert shown(local.monitor) == {outer.name: "verified"}
+    assert "rollup" not in mark(local.there, "rsync.verified")
+    summary.unlink()
+    (outer / "rsync.done").unlink()
+    (outer / "md5sum").unlink()
+    local.push()
+    assert local.look() == "verified"
+    assert list(shown(local.monitor)) == [str(inner.relative_to(local.run.root))]
+    mailbox.mails()
+    days_later(local.monitor, 1)
+    assert local.monitor.run("monitor").is_silent
+    assert mailbox.mails() == []
+    assert is_verified(local.there)
 
 
 def test_a_verified_run_whose_marks_are_only_written_anew_is_not_read_again(local: Pair) -> None:

@@ -11,7 +11,7 @@ import re
 import stat
 import time
 import zlib
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument
@@ -26,6 +26,7 @@ from ontpush.cluster.memory import (
     Remembered,
     Standing,
 )
+from ontpush.cluster.retract import above
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import date_of, md5_of_rollup, read_mark
@@ -39,7 +40,7 @@ _HOUR = 3600
 _MOST_DIGITS = 19
 _DAMAGED = "no rsync.done here vouches for the md5sum beside it: one of them is damaged or missing"
 _NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
-_NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
+NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
 
 
 class Vouched(NamedTuple):
@@ -154,9 +155,11 @@ def take_note(
     known_since = now if is_new else min(remembered.known_since, now)
     remembered = remembered._replace(known_since=known_since)
     moment = _Moment(instrument.base, beat.arrived_at if beat else 0, now, is_new)
-    runs = dict(remembered.runs)
+    is_part = _part_of_others(beat)
+    runs = _without_parts(instrument.base, remembered.runs, is_part)
     is_due = _search_is_due(instrument.name, beat, remembered, now)
     found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
+    found = [run for run in found if not is_part(run)]
     known = [run.encode("utf-8", "surrogateescape") for run in runs] if is_due else []
     for run, facts in _candidates(beat, found, known):
         name = run.decode("utf-8", "surrogateescape")
@@ -181,6 +184,35 @@ def take_note(
         return remembered._replace(runs=runs)
     kept = {run: each for run, each in runs.items() if is_there(instrument.base, run)}
     return remembered._replace(runs=kept, searched_at=now)
+
+
+def _part_of_others(beat: Optional[Heartbeat]) -> Callable[[bytes], bool]:
+    """Whether a path is no run any more, by what the instrument has: a run in a run is none.
+
+    It lies in a run, or runs lie in it.
+    """
+    told = beat.runs if beat else {}
+    above_told = {directory for run in told for directory in above(run)}
+
+    def is_part(run: bytes) -> bool:
+        return run not in told and (run in above_told or any(each in told for each in above(run)))
+
+    return is_part
+
+
+def _without_parts(
+    base: bytes, runs: Dict[str, Standing], is_part: Callable[[bytes], bool]
+) -> Dict[str, Standing]:
+    """The runs that still are some; in any other no mark of ours vouches for what nobody watches.
+
+    Where it cannot be removed, the run is remembered until it can.
+    """
+    return {
+        name: each
+        for name, each in runs.items()
+        for run in [name.encode("utf-8", "surrogateescape")]
+        if not is_part(run) or take_mark_back(base, run, each.rollup)
+    }
 
 
 def is_over(begun: int, seconds: float, now: float) -> bool:
@@ -322,7 +354,7 @@ def _not_vouched(
     is_at_rest = facts is None or facts.state == DONE
     if moment.heard_at <= changed_at or not is_at_rest:
         return new
-    error, told_done = _NOTHING_LEFT, new.told_done
+    error, told_done = NOTHING_LEFT, new.told_done
     if facts:
         error, told_done = _NOTHING_VOUCHES, facts.done_at
     if (new.error, new.told_done) == (error, told_done):

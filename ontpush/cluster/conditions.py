@@ -6,6 +6,7 @@ import time
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster import limits
+from ontpush.cluster.arrivals import NOTHING_LEFT
 from ontpush.cluster.fleet import Instrument, why_lost
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.memory import GOOD, UNVOUCHED, Remembered, Standing
@@ -229,6 +230,12 @@ def of_verification(instrument: Instrument, run: str, standing: Standing) -> Ite
 
 def _how_mended(instrument: Instrument, standing: Standing) -> str:
     """What becomes of a corrupt run, and what is to be done if it does not."""
+    if standing.error == NOTHING_LEFT:
+        return (
+            "The instrument cannot send it again. Put md5sum and rsync.done back from a backup, or"
+            " the run back on the instrument; a run that is not wanted here any more is to be moved"
+            " away."
+        )
     if not can_be_sent_again(standing):
         return (
             "Sending it again does not mend this: what is called sha256 is not what MinKNOW says it"

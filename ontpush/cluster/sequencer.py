@@ -53,10 +53,10 @@ def pull_all(source: Source, state: bytes) -> Tour:
     stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
     memory = stage + b".json"
     before = _load(memory)
-    if before and not os.path.lexists(source.base):
+    if before and _is_lost(source.base):
         raise OutOfReach(
-            f"{shown(source.base)} was there, and is not; is its disk mounted? If it is gone for"
-            f" good, remove {shown(memory)}"
+            f"{shown(source.base)} is not there, or empty, and runs were; is its disk mounted? If"
+            f" they are gone for good, remove {shown(memory)}"
         )
     for directory in (source.base, stage):
         _make(directory)
@@ -88,6 +88,16 @@ def pull_all(source: Source, state: bytes) -> Tour:
     if len(tour.runs) == len(runs):
         _beat(source, _with_failures(source, tour, runs), left)
     return tour
+
+
+def _is_lost(base: bytes) -> bool:
+    """Whether nothing is left where there were runs: a disk that is not mounted looks so."""
+    try:
+        return not os.listdir(base)
+    except FileNotFoundError:
+        return True
+    except OSError:  # making it will tell why
+        return False
 
 
 def _make(directory: bytes) -> None:

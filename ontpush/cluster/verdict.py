@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import (
+    NOTHING_LEFT,
     check_again,
     is_there,
     take_mark_back,
@@ -91,8 +92,10 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         for each in facts["bad"]
         if each["problem"] != EXTRA
     ]
-    if facts["unread"] and not bad:
-        return _unread(facts["unread"])
+    # One that was begun before an upgrade does not say what it could not read.
+    unread = facts.get("unread")
+    if unread and not bad:
+        return _unread(unread)
     bad.sort(key=lambda each: each[1] not in SENT_AGAIN)
     return Verdict(
         str(facts["rollup"]),
@@ -246,9 +249,9 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
 
 def can_be_sent_again(standing: Standing) -> bool:
     """Whether sending what is bad once more can mend any of it."""
-    return standing.verdict == UNVOUCHED or any(
-        problem in SENT_AGAIN for _, problem in standing.bad
-    )
+    if standing.verdict == UNVOUCHED:
+        return standing.error != NOTHING_LEFT
+    return any(problem in SENT_AGAIN for _, problem in standing.bad)
 
 
 def was_sent_in_vain(standing: Standing) -> bool:
