@@ -55,7 +55,8 @@ def write_runs(data: Path, count: int = len(FIRST)) -> list[Path]:
     for run in runs:
         files = [run + b"/final_summary_X.txt", run + b"/pod5/reads"]
         if run == runs[0]:
-            files += [run + b"/pod5_pass/" + name for name in HOSTILE]
+            # A file called so is no part of a run; a directory called so is.
+            files += [run + b"/pod5_pass/" + name for name in HOSTILE if name != b"rsync.done"]
             files += [run + b"/fastq_pass/" + name + b"/reads" for name in HOSTILE]
         for file in files:
             os.makedirs(os.path.dirname(file), exist_ok=True)

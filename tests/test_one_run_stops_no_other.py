@@ -34,7 +34,7 @@ def break_transfers_of(program: Program, run: SimulatedRun, words: str) -> None:
     program.put_program(
         "rsync",
         f'case " $* " in *--files-from*) tr "\\0" "\\n" >{names};'
-        f" if grep -q '^/{run.group}/.*/pod5_pass/' {names}; then"
+        f" if grep -q '^/{run.group}/.*/pod5_pass/.*pod5$' {names}; then"
         f' tr "\\n" "\\0" <{names} | {{ {words}; }}; exit $?; fi;'
         f' tr "\\n" "\\0" <{names} | {RSYNC} "$@"; exit $?;; esac\nexec {RSYNC} "$@"',
     )

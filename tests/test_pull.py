@@ -494,24 +494,34 @@ def test_a_link_here_in_the_place_of_a_folder_is_neither_followed_nor_replaced(
     assert snapshot(tmp_path / "elsewhere") == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "sha256"])
 def test_what_fetching_does_not_mend_is_not_fetched_again_and_again(
-    program: Program, data: Path, login: Program, root: Path, name: str
+    program: Program, data: Path, login: Program, root: Path
 ) -> None:
-    run = SimulatedRun(data, files=1, hashes=name == "sha256")
+    run = SimulatedRun(data, files=1, hashes=True)
     run.write_all()
-    if name == "sha256":
-        next(run.path.glob("fastq_pass/*")).write_bytes(b"other than MinKNOW wrote")
+    next(run.path.glob("fastq_pass/*")).write_bytes(b"other than MinKNOW wrote")
     hashed(program, data)
     assert state(login) == "done"
     there = root / "mk1c" / run.path.relative_to(data)
-    if name != "sha256":
-        (there / name).write_text("mine")
     assert login.run("monitor").code == 1
     marked = (there / "rsync.done").stat().st_ctime_ns
     assert state(login) == "done"
     assert login.run("monitor").is_silent
     assert (there / "rsync.done").stat().st_ctime_ns == marked
+
+
+def test_a_file_that_is_only_here_keeps_no_pulled_run_from_being_verified(
+    program: Program, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    there = root / "mk1c" / run.path.relative_to(run.root)
+    (there / "notes.txt").write_text("mine")
+    assert login.run("monitor").is_silent
+    assert is_verified(there)
+    assert state(login) == "done"
+    assert (there / "notes.txt").read_text() == "mine"
 
 
 def test_sidecars_of_what_is_left_out_do_not_keep_a_run_from_being_done(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.minknow import age
+from tests.lab.minknow import SimulatedRun, age
 from tests.program import Program, coreutils_agree, false_marks, is_done, mark, md5, rollup
 
 LEFT_OUT = "makes no run"
@@ -306,7 +306,7 @@ def test_hash_follows_the_same_rule(sequencer: Sequencer) -> None:
     (sequencer.data / "e" / "bam").mkdir()
     assert hashed() == {"e/s/run"}
     outer_run(sequencer)
-    (sequencer.run / "rsync.done").write_text("date\n")
+    (sequencer.run / "rsync.done").write_text("date\nrollup: 1\n")
     assert hashed() == {"e"}
     assert not (sequencer.run / "rsync.done").exists()
     assert coreutils_agree(sequencer.data / "e")
@@ -346,3 +346,16 @@ def test_a_run_that_vanishes_in_its_visit_is_left_as_it_is_there(sequencer: Sequ
     assert "e/s/run" in sequencer.tick()
     assert sequencer.tick() == {}
     assert rollup(sequencer.there) == before
+
+
+def test_a_file_that_is_only_called_as_a_mark_stays_and_is_told(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    (run.path / "pod5_pass" / "rsync.done").write_text("thanks")
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert is_done(there)
+    assert (run.path / "pod5_pass" / "rsync.done").read_text() == "thanks"
+    assert not (there / "pod5_pass" / "rsync.done").exists()
+    assert "has the name of a mark: pod5_pass/rsync.done" in "".join(program.told("WARN"))

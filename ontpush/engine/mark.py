@@ -58,11 +58,15 @@ def take_back(run: bytes, destination: Optional[str]) -> bool:
 def remove_marks(directory: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
     """Remove marks, relative to `directory`, of what is no run of its own; those that were there.
 
-    Nobody may trust them, whoever frees space least of all. RunFailed.
+    Nobody may trust them, whoever frees space least of all. A file that is only called so, and
+    vouches for nothing, stays. RunFailed.
     """
     for path in paths:
+        above, name = os.path.split(os.path.join(directory, path))
+        if "rollup" not in (read_mark(above, name) or {}):
+            continue
         try:
-            os.unlink(os.path.join(directory, path))
+            os.unlink(os.path.join(above, name))
         except (FileNotFoundError, IsADirectoryError):
             continue
         except OSError as error:

@@ -172,7 +172,11 @@ class Visit:
                 words.LOG_WARN,
                 f"left out, neither file nor link: {shown(below(path, self.run.path))}",
             )
-        self._remove_marks(self.run.path, look.marks if look else ())
+        marks = look.marks if look else []
+        self._remove_marks(self.run.path, marks)
+        for path in marks:
+            if os.path.lexists(os.path.join(self.run.path, path)):
+                self._log(words.LOG_WARN, f"left out, has the name of a mark: {shown(path)}")
         return look
 
     def _take_mark_back(self, was_done: bool) -> None:
