@@ -112,6 +112,16 @@ def test_marks_or_roll_up_of_a_verified_run_that_went_bad_are_found_within_a_day
     assert is_verified(local.there)
 
 
+def test_a_verified_run_that_opened_again_is_not_shown_as_verified_after_the_next_tick(
+    local: Pair,
+) -> None:
+    next(local.run.path.glob("final_summary*")).unlink()
+    (local.run.path / "late.txt").write_bytes(b"late")
+    assert local.push() == "waiting"
+    assert local.monitor.run("monitor").is_silent
+    assert shown(local.monitor) == {str(local.run.path.relative_to(local.run.root)): "unvouched"}
+
+
 def test_what_went_bad_in_a_verified_run_that_is_gone_from_its_sequencer_is_told(
     local: Pair, mailbox: Mailbox
 ) -> None:

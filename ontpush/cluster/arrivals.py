@@ -1,8 +1,9 @@
 """What is newly done below an instrument's directory, and how far its verification has come.
 
 A run that the heartbeat calls done with the roll-up that we know costs no look at the disk:
-a tick costs what is new, not what there is. Once a day, at a second of each instrument's own, all
-that is remembered of it is held against the disk.
+a tick costs what is new, not what there is. One that was verified, and is called done no more, is
+looked at in each tick. Once a day, at a second of each instrument's own, all that is remembered of
+it is held against the disk.
 """
 
 import contextlib
@@ -160,7 +161,8 @@ def take_note(
     is_due = _search_is_due(instrument.name, beat, remembered, now)
     found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
     found = [run for run in found if not is_part(run)]
-    known = [run.encode("utf-8", "surrogateescape") for run in runs] if is_due else []
+    names = list(runs) if is_due else _opened_again(beat, runs)
+    known = [name.encode("utf-8", "surrogateescape") for name in names]
     for run, facts in _candidates(beat, found, known):
         name = run.decode("utf-8", "surrogateescape")
         standing = runs.get(name)
@@ -213,6 +215,13 @@ def _without_parts(
         for run in [name.encode("utf-8", "surrogateescape")]
         if not is_part(run) or take_mark_back(base, run, each.rollup)
     }
+
+
+def _opened_again(beat: Optional[Heartbeat], runs: Dict[str, Standing]) -> List[str]:
+    """The verified runs that the instrument does not call done any more."""
+    told = beat.runs.items() if beat else ()
+    opened = [run.decode("utf-8", "surrogateescape") for run, facts in told if facts.state != DONE]
+    return [name for name in opened if name in runs and runs[name].verdict == GOOD]
 
 
 def is_over(begun: int, seconds: float, now: float) -> bool:
@@ -276,6 +285,7 @@ def _is_known(standing: Optional[Standing], facts: Optional[RunFacts]) -> bool:
     return (
         standing is not None
         and facts is not None
+        and facts.state == DONE
         and standing.verdict not in (CORRUPT, UNVOUCHED)
         and (standing.rollup, standing.told_done) == (facts.rollup, facts.done_at)
     )
