@@ -1164,6 +1164,84 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     assert left.name in "".join(login.told("WARN"))
 
 
+# -- a disk over there that decays ------------------------------------------------------------
+
+
+def retried(program: Program, run: SimulatedRun) -> None:
+    """Have the next tick on the sequencer take all sums anew."""
+    assert program.run("retry", run.path).is_silent
+    hashed(program, run.root)
+
+
+def test_a_disk_over_there_that_decays_does_not_replace_the_good_copy(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    victim = next(run.path.glob("pod5_pass/*"))
+    copy, first = done / victim.relative_to(run.path), victim.read_bytes()
+    marked = (done / "rsync.done").read_text()
+    turn_a_bit(victim)
+    run.late_file("pod5_pass/late.pod5")
+    retried(program, run)
+    assert md5(victim) in (run.path / "md5sum").read_text()
+    for _ in range(2):
+        ran = login.run("pull", "--json")
+        assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+        assert f"{victim.name}: reads otherwise over there than when it was hashed first" in ran.err
+        assert "the copy here is kept" in ran.err
+        assert copy.read_bytes() == first
+        assert md5(copy) in (done / "md5sum").read_text()
+        assert (done / "pod5_pass/late.pod5").exists()  # the rest of the run comes all the same
+        assert coreutils_agree(done)
+        assert marked == (done / "rsync.done").read_text()
+    turn_a_bit(victim)  # it was put back
+    retried(program, run)
+    assert state(login) == "done"
+    assert is_done(done)
+
+
+def test_a_disk_that_decays_under_a_done_run_takes_its_mark_from_nothing(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    login.run("monitor")
+    turn_a_bit(next(run.path.glob("pod5_pass/*")))
+    retried(program, run)
+    assert login.run("pull").code == 1
+    assert is_done(done)
+    assert is_verified(done)
+    assert login.told("REOPEN") == []
+
+
+def test_a_file_that_somebody_changed_over_there_is_fetched_whatever_its_size(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    victim = next(run.path.glob("pod5_pass/*"))
+    turn_a_bit(victim)
+    retried(program, run)
+    assert login.run("pull").code == 1
+    os.utime(victim, (0, 10**9))  # as the message has it: by `touch`
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert (done / victim.relative_to(run.path)).read_bytes() == victim.read_bytes()
+    assert is_done(done)
+
+
+def test_a_sum_that_was_wrong_from_the_start_over_there_is_put_right(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    victim = next(run.path.glob("pod5_pass/*"))
+    victim.with_name(f"{victim.name}.md5").write_text(f"{'0' * 32}  {victim.name}\n")
+    hashed(program, run.root)
+    assert not coreutils_agree(run.path)
+    for _ in range(2):
+        login.run("pull")
+    assert not (there / "rsync.done").exists()
+    retried(program, run)
+    assert state(login) == "done"
+    assert is_done(there)
+    assert (there / victim.relative_to(run.path)).read_bytes() == victim.read_bytes()
+
+
 # -- what a login says, and modes -------------------------------------------------------------
 
 BANNER = "echo 'Welcome: mind the lab rules' >&2; exec"

@@ -4,7 +4,7 @@ The same calls as a push, in the other direction: the key there can read and not
 """
 
 import os
-from typing import Dict, FrozenSet, Iterable, List, Optional, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
 from ontpush.cluster import limits
 from ontpush.cluster.fleet import heartbeats_in
@@ -119,13 +119,24 @@ def fetch_files(
 
 
 class FreshLook(Call):
-    """Tells `saw` of every file and link of one run over there, and how it looks beside ours."""
+    """Tells `saw` of files and links of one run over there, and how each looks beside ours.
 
-    def __init__(self, transport: Transport, base: bytes, run: bytes, saw: Saw) -> None:
+    Of those at `paths` in the run; where that is None, of all.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        base: bytes,
+        run: bytes,
+        saw: Saw,
+        paths: Optional[Iterable[bytes]] = None,
+    ) -> None:
         self._page: List[Tuple[bytes, int]] = []
         self._saw = saw
         self._prefix = run + b"/"
-        super().__init__(transport, base, [run + b"/"], ["-r", "-l", "-n"])
+        names = [run + b"/"] if paths is None else [self._prefix + path for path in paths]
+        super().__init__(transport, base, names, ["-r", "-l", "-n"])
 
     def on_line(self, item: bytes, _size: int, name: bytes) -> None:
         """Keep the path in the run."""
@@ -151,3 +162,20 @@ def fresh_look(transport: Transport, base: bytes, run: bytes, saw: Saw) -> None:
         call.hand_over()
     if not complete:
         raise RunFailed(f"cannot be looked at: {why_not(complaints)}", run)
+
+
+def look_the_same(
+    transport: Transport, base: bytes, run: bytes, paths: Iterable[bytes]
+) -> Set[bytes]:
+    """Those of the `paths` in the run that have the same size and time at both ends. Trouble."""
+    same: Set[bytes] = set()
+
+    def saw(seen: Iterable[Tuple[bytes, int]]) -> None:
+        same.update(path for path, kind in seen if kind == SAME)
+
+    with FreshLook(transport, base, run, saw, paths) as call:
+        complete, complaints = call.finish()
+        call.hand_over()
+    if not complete:
+        raise RunFailed(f"cannot be looked at: {why_not(complaints)}", run)
+    return same

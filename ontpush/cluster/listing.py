@@ -15,6 +15,10 @@ SELECT wanted.path, wanted.md5 FROM wanted LEFT JOIN here ON here.path = wanted.
 WHERE (here.md5 IS NULL OR here.md5 <> wanted.md5) AND wanted.path > ?
 ORDER BY wanted.path LIMIT ?
 """
+_STALE = """
+SELECT here.path, here.md5 FROM here JOIN wanted ON wanted.path = here.path
+WHERE wanted.md5 <> here.md5 AND here.path > ? ORDER BY here.path LIMIT ?
+"""
 _GONE = """
 SELECT path FROM here WHERE path NOT IN (SELECT path FROM wanted) AND path > ?
 ORDER BY path LIMIT ?
@@ -63,6 +67,14 @@ class Listing:
             " AND path NOT IN (SELECT path FROM looked WHERE kind = 0)"
         )
 
+    def stale(self, count: int) -> Iterator[List[Listed]]:
+        """What is listed here and wanted in another version, `count` at a time, as it is here."""
+        return self._parts(_STALE, count)
+
+    def keep(self, paths: Iterable[bytes]) -> None:
+        """Want these no more: what lies here stays, as if they were gone over there."""
+        self._tables.change("DELETE FROM wanted WHERE path = ?", ((path,) for path in paths))
+
     def forget_stale(self) -> None:
         """Take back what is listed here and wanted in another version."""
         self._do(
@@ -72,13 +84,7 @@ class Listing:
 
     def missing(self, count: int) -> Iterator[List[Listed]]:
         """What is wanted and not here, `count` at a time, each once."""
-        after = b""
-        while True:
-            part = [Listed(*row) for row in self._tables.rows(_MISSING, (after, count))]
-            if not part:
-                return
-            yield part
-            after = part[-1].path
+        return self._parts(_MISSING, count)
 
     def is_complete(self) -> bool:
         """Whether all that is wanted lies here."""
@@ -146,6 +152,15 @@ class Listing:
     def unlike(self) -> Iterator[bytes]:
         """What is wanted and looks otherwise over there, or is not there."""
         return self._paths(_UNLIKE)
+
+    def _parts(self, statement: str, count: int) -> Iterator[List[Listed]]:
+        after = b""
+        while True:
+            part = [Listed(*row) for row in self._tables.rows(statement, (after, count))]
+            if not part:
+                return
+            yield part
+            after = part[-1].path
 
     def _paths(self, statement: str) -> Iterator[bytes]:
         return (path for (path,) in self._tables.ordered(statement))

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 from ontpush import __version__
 from ontpush.cluster.arrivals import is_as_found, trace, vouched
-from ontpush.cluster.fetch import fetch_files, fresh_look
+from ontpush.cluster.fetch import fetch_files, fresh_look, look_the_same
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
 from ontpush.cluster.leftover import REMOVED, remove_leftovers
 from ontpush.cluster.listing import Listing, first
@@ -138,10 +138,12 @@ class Pull:
                 self._remember(self._before)
             corrupt = self._corrupt() if self._corrupt_under else set()
             lists.forget(corrupt)
+            rotten = self._keep_good(lists)
             if self._before.state == words.DONE and not lists.is_complete():
                 self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
             if self._fill(lists):
                 self._refuse_lost(lists, corrupt)
+                self._refuse_rotten(rotten)
                 self._finish(lists)
 
     def _fill(self, lists: Listing) -> bool:
@@ -236,6 +238,31 @@ class Pull:
             raise FileFailed(
                 f"{lost}: missing or damaged here, and gone over there;"
                 " bring it back, or take its line out of md5sum here",
+                self._run,
+            )
+
+    def _keep_good(self, lists: Listing) -> "_Named":
+        """Want nothing in another version that nobody changed over there: which files those are.
+
+        Where the copy here still is what was hashed and listed first, a disk over there decays.
+        """
+        rotten = _Named()
+        source = self._source
+        for part in lists.stale(_SLICE_FILES):
+            sums = dict(part)
+            same = look_the_same(source.transport, source.base, self._run, sums)
+            good = sorted(self._right(sums, same))
+            lists.keep(good)
+            for path in good:
+                rotten.add(shown(path))
+        return rotten
+
+    def _refuse_rotten(self, rotten: "_Named") -> None:
+        if rotten.count:
+            raise FileFailed(
+                f"{rotten}: reads otherwise over there than when it was hashed first, and nobody"
+                " changed it: that disk is failing; the copy here is kept. If somebody did change"
+                " it, `touch` it there",
                 self._run,
             )
 
