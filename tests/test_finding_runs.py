@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.lab.deep import DEPTH, deep_directory
+from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
 from tests.program import Program
 
@@ -208,6 +210,28 @@ def test_a_run_in_a_hidden_or_service_directory_is_told_and_left_alone(
     (told,) = program.told("WARN")
     assert told.startswith(f"{hidden.path.relative_to(data)} a run where none is looked for")
     assert not list(arrived.rglob("*.pod5"))
+
+
+def test_data_that_no_run_takes_along_is_told_to_people_once(
+    program: Program, monitor: Program, data: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    SimulatedRun(data / "experiment", files=1).write_all()
+    (data / "experiment/bam").mkdir()
+    hidden = SimulatedRun(data / "tmp", files=1)
+    hidden.write_all()
+    for _ in range(2):
+        program.pushed(data, gridion)
+        assert monitor.run("monitor").is_silent
+    (mail,) = [each for each in mailbox.mails() if "failed" in each["Subject"]]
+    text = " ".join(content(mail, "plain").split())
+    assert "on gridion lies what no run takes along" in text
+    assert "experiment/bam: makes no run" in text
+    assert hidden.path.name in text
+    (data / "experiment/bam").rmdir()
+    shutil.rmtree(data / "tmp")
+    program.pushed(data, gridion)
+    monitor.run("monitor")
+    assert ["back to normal" in subject for subject in mailbox.subjects()] == [True]
 
 
 def test_what_minknow_keeps_in_its_own_directories_is_no_hidden_run(

@@ -1164,6 +1164,22 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     assert left.name in "".join(login.told("WARN"))
 
 
+def test_data_over_there_that_no_run_takes_along_is_told(
+    program: Program, run: SimulatedRun, login: Program, mailbox: Mailbox
+) -> None:
+    run.write_all()
+    SimulatedRun(run.root / "tmp", files=1).write_all()
+    (run.path.parents[1] / "bam").mkdir()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    login.settings["notify"] = [{"url": mailbox.url}]
+    assert login.run("monitor").is_silent
+    (mail,) = [each for each in mailbox.mails() if "failed" in each["Subject"]]
+    text = content(mail, "plain")
+    assert "bam: makes no run" in text
+    assert "a run where none is looked for" in text
+
+
 # -- a disk over there that decays ------------------------------------------------------------
 
 

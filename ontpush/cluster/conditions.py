@@ -85,6 +85,16 @@ def of_instrument(
             errors,
             steady("\n".join(errors)),
         )
+    if beat.unsent:
+        yield Condition(
+            words.FAILED,
+            name,
+            "",
+            f"on {name} lies what no run takes along",
+            "Move what is named into its run, to where runs are looked for, or away.",
+            beat.unsent,
+            "\n".join(beat.unsent),
+        )
     yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
 
 

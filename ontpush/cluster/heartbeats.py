@@ -11,6 +11,7 @@ from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 
 _LONGEST_TEXT = 2000
+_MOST_TEXTS = 10
 _LARGEST_NUMBER = 1 << 63
 _MOST_DIGITS = 30
 _STATES = frozenset(
@@ -49,6 +50,7 @@ class Heartbeat(NamedTuple):
     free_bytes: int
     total_bytes: int
     errors: Tuple[str, ...]
+    unsent: Tuple[str, ...]
     runs: Dict[bytes, RunFacts]
     faults: Tuple[str, ...]
 
@@ -78,13 +80,13 @@ def read_heartbeat(path: bytes) -> Heartbeat:
             runs[relative_path(each["run"])] = _run_facts(each)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             faults.append(f"a run in it cannot be used: {type(error).__name__}")
-    errors = facts.get("errors")
     return Heartbeat(
         arrival(path),
         _text(facts.get("version")),
         _number(facts.get("free_bytes")),
         _number(facts.get("total_bytes")),
-        tuple(_text(each) for each in errors[:10]) if isinstance(errors, list) else (),
+        _texts(facts.get("errors")),
+        _texts(facts.get("unsent")),
         runs,
         tuple(faults[:1]),
     )
@@ -135,6 +137,10 @@ def _text(value: Optional[Any]) -> str:
     if not isinstance(value, str):
         return ""
     return shown(value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace"))
+
+
+def _texts(value: Optional[Any]) -> Tuple[str, ...]:
+    return tuple(map(_text, value[:_MOST_TEXTS])) if isinstance(value, list) else ()
 
 
 def _number(value: Optional[Any]) -> int:

@@ -241,7 +241,10 @@ def _beat(source: Source, tour: Tour, left: Heartbeat) -> None:
     errors = [each.message for each in tour.troubles if each.run is None]
     heartbeat = heartbeat_facts(source.name, 1 if tour.troubles else 0, errors, runs)
     heartbeat.update(
-        free_bytes=left.free_bytes, total_bytes=left.total_bytes, left_at=date_text(left.arrived_at)
+        free_bytes=left.free_bytes,
+        total_bytes=left.total_bytes,
+        unsent=list(left.unsent),
+        left_at=date_text(left.arrived_at),
     )
     name = file_name(source.name)
     before = read_json(os.path.join(source.base, HEARTBEAT_DIRECTORY, name))

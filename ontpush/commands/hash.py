@@ -8,6 +8,7 @@ from ontpush.engine.find import Found, find_runs, open_run
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere, require_own_state
 from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
+from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_aside, open_ledger
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
@@ -23,6 +24,7 @@ from ontpush.facts.names import below, for_json, from_argument, human_size, plur
 from ontpush.facts.trouble import RunFailed, Trouble, WrongCall, run_failed, unwritten
 from ontpush.facts.words import (
     FAILED,
+    HIDDEN,
     LEFT_OUT,
     LOG_FAIL,
     LOG_SCAN,
@@ -67,6 +69,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     troubles: List[Trouble] = []
     source = _source(settings) if settings["all"] else None
     skipped: List[bytes] = []
+    unsent: List[str] = []
     named = [] if source else _named(settings)
     heartbeat = LeftHeartbeat(source, settings["instrument"]) if source else None
     state = state_dir(settings)
@@ -99,7 +102,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             if source:
                 require_own_state(ledger, state)
             try:
-                founds = _below(work, source, troubles) if source else named
+                founds = _below(work, source, troubles, unsent) if source else named
                 hashed = list(_hash_each(work, founds, troubles, skipped))
             finally:
                 progress.end()
@@ -108,7 +111,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 note_gone_elsewhere(ledger, source)
         if heartbeat and source:
             runs = _runs_left(source, hashed, skipped, troubles)
-            heartbeat.leave(1 if troubles else 0, runs)
+            heartbeat.leave(1 if troubles else 0, runs, unsent)
     return Result(
         "hash",
         lambda: {"runs": [_facts(each) for each in hashed]},
@@ -132,13 +135,16 @@ def _source(settings: Mapping[str, Any]) -> bytes:
     return existing_source(place)
 
 
-def _below(work: _Work, source: bytes, troubles: List[Trouble]) -> List[Found]:
+def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str]) -> List[Found]:
     """Every run below the source; those that are no longer there are noted as gone first."""
 
-    def left_out(folder: bytes) -> None:
-        work.log.event(LOG_WARN, folder, LEFT_OUT)
+    def pass_over(path: bytes, why: str) -> None:
+        work.log.event(LOG_WARN, path, why)
+        unsent.append(f"{shown(below(path, source))}: {why}")
 
-    founds = list(find_runs(source, troubles.append, left_out))
+    founds = list(find_runs(source, troubles.append, lambda folder: pass_over(folder, LEFT_OUT)))
+    for path in hidden_runs(source):
+        pass_over(path, HIDDEN)
     check_source(work.ledger, source)
     paths = {found.path for found in founds}
     unseen = [each for each in work.ledger.runs(source) if each.path not in paths]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.find import Found
@@ -16,7 +17,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
 from ontpush.engine.mark import md5_of_rollup, read_mark, vouches
 from ontpush.engine.progress import InHand, Progress
-from ontpush.engine.round import Round, RunReport, go_round, search
+from ontpush.engine.round import Round, RunReport, go_round, pass_over, search
 from ontpush.engine.send import temporary_trouble
 from ontpush.engine.settling import this_moment
 from ontpush.engine.stock import take_stock
@@ -169,7 +170,7 @@ def _preview(tick: Tick) -> Round:
         troubles.append(error)
 
     reports: List[RunReport] = []
-    for found in search(tick, complain):
+    for found in search(tick, complain, partial(pass_over, tick)):
         try:
             reports.append(_preview_run(tick, found))
         except OSError as error:

@@ -22,6 +22,7 @@ from ontpush.facts.names import below, for_json, shown
 from ontpush.facts.trouble import RunFailed, unwritable
 from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY
 
+_MOST_UNSENT = 10
 _TOUCH_SECONDS = 60.0
 
 
@@ -39,15 +40,17 @@ def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
     }
 
 
-def send_heartbeat(tick: Tick, exit_code: int, errors: List[str]) -> bool:
+def send_heartbeat(tick: Tick, exit_code: int, errors: List[str], unsent: List[str]) -> bool:
     """Send it, as it stands at the end of a tick; `errors` are those of no single run. Trouble.
+
+    `unsent` tells of what looks like data and belongs to no run.
 
     Whether the bell beside it had been rung: the empty one that goes along has silenced it.
     """
     records: List[RunRecord] = tick.ledger.runs(tick.source)
     runs = [_facts(record, tick.source) for record in records]
     facts = heartbeat_facts(tick.instrument, exit_code, errors, runs)
-    facts.update(_disk(tick.source))
+    facts.update(_disk(tick.source), unsent=unsent[:_MOST_UNSENT])
     name = heartbeat_name(tick.instrument)
     bell = bell_of(name)
     files = {name: _line(facts), bell: b""}
@@ -69,10 +72,10 @@ class LeftHeartbeat:
         self._path = os.path.join(source, heartbeat_name(instrument))
         self._touched_at = time.monotonic()
 
-    def leave(self, exit_code: int, runs: List[Dict[str, Any]]) -> None:
+    def leave(self, exit_code: int, runs: List[Dict[str, Any]], unsent: List[str]) -> None:
         """Write how the call left its runs. Trouble."""
         facts = heartbeat_facts(self._instrument, exit_code, [], runs)
-        facts.update(_disk(self._source))
+        facts.update(_disk(self._source), unsent=unsent[:_MOST_UNSENT])
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             write_whole(self._path, [_line(facts)])

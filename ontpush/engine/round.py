@@ -1,7 +1,7 @@
 """One round over all runs below the source: a visit to each, and the heartbeat at the end."""
 
 import os
-from typing import Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.find import Complain, Found, find_runs
@@ -14,7 +14,7 @@ from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
 from ontpush.facts.names import below, shown
 from ontpush.facts.trouble import RunFailed, SourceLost, Trouble, exit_code_of, run_failed
-from ontpush.facts.words import DONE, LEFT_OUT, LOG_FAIL, LOG_WARN, SKIPPED
+from ontpush.facts.words import DONE, HIDDEN, LEFT_OUT, LOG_FAIL, LOG_WARN, SKIPPED
 
 
 class RunReport(NamedTuple):
@@ -46,13 +46,20 @@ def go_round(tick: Tick) -> Round:
         tick.log.event(LOG_FAIL, error.run, error.message)
         troubles.append(error)
 
+    unsent: List[str] = []
+
+    def passed_over(path: bytes, why: str) -> None:
+        pass_over(tick, path, why)
+        unsent.append(f"{shown(below(path, tick.source))}: {why}")
+
     founds: List[Found] = []
     try:
-        founds = search(tick, complain)
+        founds = search(tick, complain, passed_over)
     except SourceLost as error:
         tick.log.event(LOG_FAIL, b"", error.message)
         troubles.append(error)
-    _tell_hidden(tick)
+    for path in hidden_runs(tick.source):
+        passed_over(path, HIDDEN)
     tokens = tick.ledger.tokens()
     for found, record in _those_in_trouble_last(tick, founds):
         report = RunReport(record, 0, 0)
@@ -65,15 +72,13 @@ def go_round(tick: Tick) -> Round:
     if not _is_lost(troubles):
         troubles += _lost(tick)
     note_gone_elsewhere(tick.ledger, tick.source)
-    troubles += _beat(tick, reports, troubles, rested)
+    troubles += _beat(tick, reports, troubles, unsent, rested)
     return Round(reports, troubles)
 
 
-def _tell_hidden(tick: Tick) -> None:
-    for path in hidden_runs(tick.source):
-        relative = below(path, tick.source)
-        message = "a run where none is looked for: move it if it is to be sent"
-        tick.log.event(LOG_WARN, relative, message)
+def pass_over(tick: Tick, path: bytes, why: str) -> None:
+    """Tell of what looks like data and is sent by no run."""
+    tick.log.event(LOG_WARN, below(path, tick.source), why)
 
 
 def _is_lost(troubles: List[Trouble]) -> bool:
@@ -90,7 +95,9 @@ def _lost(tick: Tick) -> List[Trouble]:
     return []
 
 
-def search(tick: Tick, complain: Complain) -> List[Found]:
+def search(
+    tick: Tick, complain: Complain, passed_over: Callable[[bytes, str], None]
+) -> List[Found]:
     """Every run below the source. The ledger has each of them then, and no other as there.
 
     SourceLost.
@@ -111,7 +118,8 @@ def search(tick: Tick, complain: Complain) -> List[Found]:
     with tick.ledger.writing():
         for path in paths - {record.path for record in known}:
             _take_up(tick, path)
-    _tell_left_out(tick, folders)
+    for folder in folders:
+        passed_over(folder, LEFT_OUT)
     return founds
 
 
@@ -145,15 +153,6 @@ def _has_rested(before: RunRecord, after: RunRecord) -> bool:
     return after.state == DONE and after.done_at == before.done_at
 
 
-def _tell_left_out(tick: Tick, folders: List[bytes]) -> None:
-    for folder in folders:
-        tick.log.event(
-            LOG_WARN,
-            below(folder, tick.source),
-            LEFT_OUT,
-        )
-
-
 def _visit(
     tick: Tick, found: Found, record: RunRecord, known: Tokens
 ) -> Tuple[RunReport, List[Trouble]]:
@@ -185,7 +184,11 @@ def _tell_gone(tick: Tick, gone: List[RunRecord]) -> None:
 
 
 def _beat(
-    tick: Tick, reports: List[RunReport], troubles: List[Trouble], rested: List[RunRecord]
+    tick: Tick,
+    reports: List[RunReport],
+    troubles: List[Trouble],
+    unsent: List[str],
+    rested: List[RunRecord],
 ) -> List[Trouble]:
     """Send the heartbeat, and hear in passing which of the runs at rest the cluster asks for."""
     visited = {report.record.path for report in reports}
@@ -195,7 +198,7 @@ def _beat(
         if os.path.join(tick.source, each.run or b"") not in visited
     ]
     try:
-        if send_heartbeat(tick, exit_code_of(troubles), at_large):
+        if send_heartbeat(tick, exit_code_of(troubles), at_large, unsent):
             wake_asked(tick, rested)
     except Trouble as error:
         if type(error) in map(type, troubles) and not isinstance(error, RunFailed):

@@ -21,6 +21,7 @@ ONLY_WITH_VERBOSE = frozenset([LOG_SCAN, LOG_DONE, LOG_SKIP])
 
 # Of a data folder where nothing but that folder says that there is a run.
 LEFT_OUT = "makes no run of where it lies, as runs lie beside it: move it into its run, or away"
+HIDDEN = "a run where none is looked for: move it if it is to be sent"
 NO_RUN_OF_ITS_OWN = "vouched for no run of its own: removed"
 
 ROLLUP = b"md5sum"
