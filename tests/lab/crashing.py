@@ -125,11 +125,14 @@ def watch_databases(steps: Steps) -> None:
 
 
 def live_at(clock: float, disk: float) -> None:
-    """Let the program, and the disk of its runs, live at these times since the epoch."""
+    """Let the program, and the disk of its runs, live at these times since the epoch.
+
+    The machine has been on since the epoch, and its uptime is not put when its clock is.
+    """
     from ontpush.engine import settling
 
     time.time = lambda: clock
-    time.clock_gettime = lambda _: clock
+    time.clock_gettime = lambda _: disk
     setattr(settling, "disk_clock_ns", lambda _: int(disk * 10**9))
 
 
