@@ -53,7 +53,7 @@ def pull_all(source: Source, state: bytes) -> Tour:
     stage = os.path.join(state, b"pull", file_name(source.name)[: -len(b".json")])
     memory = stage + b".json"
     before = _load(memory)
-    if before and _is_lost(source.base):
+    if any(each.here_files for each in before.values()) and _is_lost(source.base):
         raise OutOfReach(
             f"{shown(source.base)} is not there, or empty, and runs were; is its disk mounted? If"
             f" they are gone for good, remove {shown(memory)}"
