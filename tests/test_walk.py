@@ -308,3 +308,18 @@ def test_what_was_pulled_and_lost_here_is_found_though_pull_forgot_it_and_is_fet
     assert coreutils_agree(there)
     assert login.run("monitor").code == 0
     assert is_verified(there)
+
+
+def test_a_run_that_lost_here_all_that_made_it_one_is_mended(local: Pair) -> None:
+    alone = local.run.path.parent / "alone"
+    alone.mkdir()
+    (alone / "final_summary_1.txt").write_bytes(b"x=1\n")
+    local.program.push(local.run.root, local.destination)
+    assert list(local.looks().values()) == ["verified"]
+    lost = local.there.parent / "alone/final_summary_1.txt"
+    lost.unlink()
+    local.monitor.put_clock_forward(9 * 86400)
+    assert list(local.looks().values()) == ["corrupt"]
+    for _ in range(2):
+        local.program.push(local.run.root, local.destination)
+    assert lost.exists()

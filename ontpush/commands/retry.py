@@ -17,7 +17,7 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
     """Forget what keeps the run at rest, and doubt all its sums: the next tick takes them anew."""
     if len(settings["words"]) != 1:
         raise WrongCall("give one run")
-    run = open_run(from_argument(settings["words"][0])).path
+    run = open_run(from_argument(settings["words"][0]), or_what_was_one=True).path
     if is_of_fleet(settings, run):
         return _verify_again(settings, run)
     ledger = existing_ledger(state_dir(settings))

@@ -32,7 +32,7 @@ def verify(settings: Mapping[str, Any], show: Show, listen: Callable[[str], None
     courteous(settings, log)
     if not settings["words"]:
         raise WrongCall("which run? give its directory")
-    found = [open_run(from_argument(word)).path for word in settings["words"]]
+    found = [open_run(from_argument(word), or_what_was_one=True).path for word in settings["words"]]
     runs: List[Dict[str, Any]] = []
     lines: List[str] = []
     troubles: List[Trouble] = []

@@ -13,6 +13,7 @@ from ontpush.facts.minknow import (
     is_summary,
 )
 from ontpush.facts.trouble import RunFailed, WrongCall
+from ontpush.facts.words import ROLLUP
 
 Complain = Callable[[RunFailed], None]
 
@@ -116,14 +117,18 @@ def final_summaries(found: Found) -> List[bytes]:
     )
 
 
-def open_run(path: bytes) -> Found:
-    """The run that the user named. WrongCall where there is none."""
+def open_run(path: bytes, or_what_was_one: bool = False) -> Found:
+    """The run that the user named. WrongCall where there is none.
+
+    By its roll-up one can tell what was a run and has lost all that made it one.
+    """
     path = os.path.realpath(path)
     try:
         entries = list_directory(path)
     except OSError as error:
         raise WrongCall(error.strerror or str(error), run=path) from error
-    if not is_run(entries):
+    was_one = or_what_was_one and any(entry.name == ROLLUP for entry in entries)
+    if not is_run(entries) and not was_one:
         raise WrongCall(
             "no run: it holds neither a data folder (pod5_pass, fastq_pass, …)"
             " nor a final_summary or sequencing_summary file",
