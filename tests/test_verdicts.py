@@ -614,3 +614,112 @@ def test_a_mark_or_roll_up_that_is_not_given_just_now_is_not_gone(
     ticked(monitor)
     assert is_verified(pushed)
     assert kinds(mailbox) == ["verified"]
+
+
+# -- what happens between the look and the mark --------------------------------------------------
+
+RETRACTS = """
+import os
+_rename = os.rename
+def rename(source, target, **how):
+    _rename(source, target, **how)
+    if target == b"rsync.verified":
+        with open({mark!r} + ".new", "w") as file:
+            file.write("2026-03-02T09:30:12+00:00\\nretracted: opened again\\n")
+        os.replace({mark!r} + ".new", {mark!r})
+os.rename = rename
+"""
+
+
+def retracting(monitor: Program, run: Path, more: str = "") -> None:
+    """Let a sequencer open the run again at the moment that `rsync.verified` is written."""
+    script = RETRACTS.format(mark=str(run / "rsync.done")) + more
+    (monitor.modules / "sitecustomize.py").write_text(script)
+
+
+def test_a_run_that_is_opened_again_while_it_is_marked_is_not_left_with_a_mark(
+    monitor: Program, pushed: Path
+) -> None:
+    retracting(monitor, pushed)
+    assert ticked(monitor)["runs"] == []
+    assert not (pushed / "rsync.verified").exists()
+    (monitor.modules / "sitecustomize.py").unlink()
+    assert ticked(monitor)["runs"] == []
+    (status,) = monitor.run("status", "--json").json["data"]["runs"]
+    assert status["verdict"] == "unvouched"
+
+
+def test_a_run_that_is_opened_again_while_its_mark_is_brought_back_does_not_get_it(
+    monitor: Program, pushed: Path
+) -> None:
+    monitor.settings["silent_minutes"] = 10**6
+    ticked(monitor)
+    (pushed / "rsync.verified").unlink()
+    day_later = f"import time\n_now = time.time\ntime.time = lambda: _now() + {25 * HOUR}\n"
+    retracting(monitor, pushed, day_later)
+    ticked(monitor)
+    assert "retracted" in (pushed / "rsync.done").read_text()
+    assert not (pushed / "rsync.verified").exists()
+
+
+# -- what a server does not give just now ---------------------------------------------------------
+
+STALE = """
+import errno, glob, os, sys
+_open = os.open
+def stale(path, *words, **more):
+    is_named = isinstance(path, bytes) and path.endswith({name!r})
+    if is_named and "monitor" in sys.argv and ({always} or glob.glob({verdicts!r})):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return _open(path, *words, **more)
+os.open = stale
+"""
+
+
+def stale(monitor: Program, name: bytes, always: bool, more: str = "") -> None:
+    """Let a file server not give files of this name, always or once a verdict is there."""
+    verdicts = str(monitor.state / "checks" / "*.json")
+    script = STALE.format(name=name, verdicts=verdicts, always=always) + more
+    (monitor.modules / "sitecustomize.py").write_text(script)
+
+
+@pytest.mark.parametrize("name", [b"/md5sum", b"/rsync.done"])
+def test_a_mark_that_a_server_does_not_give_when_the_verdict_is_there_is_asked_for_again(
+    monitor: Program, pushed: Path, name: bytes
+) -> None:
+    stale(monitor, name, always=False)
+    assert ticked(monitor)["runs"] == []
+    (status,) = monitor.run("status", "--json").json["data"]["runs"]
+    assert status["verdict"] == "checking"
+    (monitor.modules / "sitecustomize.py").unlink()
+    (facts,) = ticked(monitor)["runs"]
+    assert facts["verdict"] == "verified"
+
+
+@pytest.mark.parametrize("name", [b"/md5sum", b"/rsync.done", b"/rsync.verified"])
+def test_a_mark_that_a_server_does_not_give_on_the_day_it_is_looked_at_has_not_gone(
+    monitor: Program, pushed: Path, name: bytes
+) -> None:
+    monitor.settings["silent_minutes"] = 10**6
+    ticked(monitor)
+    if name != b"/rsync.verified":
+        os.utime(pushed / "rsync.done")
+    before = (pushed / "rsync.verified").stat().st_ctime_ns
+    day_later = f"import time\n_now = time.time\ntime.time = lambda: _now() + {25 * HOUR}\n"
+    stale(monitor, name, always=True, more=day_later)
+    ticked(monitor)
+    (status,) = monitor.run("status", "--json").json["data"]["runs"]
+    assert status["verdict"] in ("verified", "checking")
+    assert (pushed / "rsync.verified").stat().st_ctime_ns == before
+
+
+def test_a_mark_of_a_corrupt_run_that_a_server_does_not_give_is_told_as_still_there(
+    monitor: Program, pushed: Path
+) -> None:
+    ticked(monitor)
+    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    assert monitor.run("retry", pushed).code == 0
+    stale(monitor, b"/rsync.verified", always=True)
+    assert monitor.run("monitor").code == 1
+    status = monitor.run("status", "--json").out
+    assert "rsync.verified in it cannot be removed" in status

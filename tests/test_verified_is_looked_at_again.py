@@ -245,3 +245,42 @@ def test_what_verify_finds_bad_at_the_cluster_is_taken_up_by_the_next_tick(local
     assert local.look() == "corrupt"
     assert not (local.there / "rsync.verified").exists()
     assert local.look() is None
+
+
+def unknown(local: Pair) -> Path:
+    """A second run that is done, and that the monitor has not heard of."""
+    base = local.place.parent
+    kept = heartbeat(base).read_text()
+    other = SimulatedRun(local.run.root, group="other", files=1)
+    other.write_all()
+    local.program.pushed(local.run.root, local.destination)
+    heartbeat(base).write_text(kept)
+    return base / other.path.relative_to(local.run.root)
+
+
+def test_a_retry_of_a_done_run_that_the_monitor_does_not_know_has_it_verified(local: Pair) -> None:
+    other = unknown(local)
+    assert local.look() is None
+    assert local.monitor.run("retry", other).code == 0
+    assert local.look() == "verified"
+    assert is_verified(other)
+    assert local.look() is None
+
+
+def test_a_retry_of_a_run_that_nothing_vouches_for_is_refused_at_once(local: Pair) -> None:
+    other = unknown(local)
+    (other / "rsync.done").unlink()
+    ran = local.monitor.run("retry", other)
+    assert ran.code == 1
+    assert "no rsync.done in it vouches for its md5sum" in ran.err
+    assert not list((local.monitor.state / "wanted").glob("*"))
+
+
+def test_a_request_for_a_run_that_went_away_meanwhile_is_told_and_dropped(local: Pair) -> None:
+    other = unknown(local)
+    assert local.monitor.run("retry", other).code == 0
+    (other / "rsync.done").unlink()
+    assert local.look() is None
+    (told,) = (line for line in local.monitor.told("WARN") if "asked to be verified" in line)
+    assert other.name in told
+    assert not list((local.monitor.state / "wanted").glob("*"))

@@ -30,9 +30,8 @@ from ontpush.cluster.memory import (
 from ontpush.cluster.retract import above
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
-from ontpush.engine.mark import date_of, md5_of_rollup, read_mark
+from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
 from ontpush.facts.names import below, shown
-from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
@@ -55,28 +54,33 @@ class Vouched(NamedTuple):
 
 
 def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
-    """What the done mark in the run vouches for at this moment; None where it does not."""
+    """What the done mark in the run vouches for at this moment; None where it does not.
+
+    OSError where a server does not say just now: that is no word against the run.
+    """
     try:
         with opened_inside(base, run) as directory:
             where = path_of(directory)
-            mark = read_mark(where)
+            mark = load_mark(where)
             # A mark that was renamed together with its run was never made for what lies here.
-            if mark is None or mark.get("run") != shown(run):
+            if mark.get("run") != shown(run):
                 return None
             if os.lstat(where + b"/" + ROLLUP).st_size > limits.LARGEST_ROLLUP:
                 return None
-            rollup = md5_of_rollup(where)
+            rollup = load_md5_of_rollup(where)
             made_ns = os.lstat(where + b"/" + DONE_MARK).st_mtime_ns
-    except OSError:
+    except OSError as error:
+        if why_unread(error) == "passing":
+            raise
         return None
-    if rollup is None or mark.get("rollup") != rollup:
+    if mark.get("rollup") != rollup:
         return None
     return Vouched(rollup, "{} {}".format(mark["date"], made_ns))
 
 
 def is_as_found(base: bytes, run: bytes, standing: Standing) -> bool:
-    """Whether what lies there is vouched for as it was when the run was looked at last."""
-    if trace(base, run) == standing.seen:
+    """Whether what lies there is vouched for as it was when the run was looked at last. OSError."""
+    if standing.seen and trace(base, run) == standing.seen:
         return True
     found = vouched(base, run)
     if standing.verdict == UNVOUCHED:
@@ -97,18 +101,6 @@ def trace(base: bytes, run: bytes) -> str:
     )
 
 
-def _is_given(base: bytes, run: bytes) -> bool:
-    """Whether mark and roll-up can be read, or are not there: no server fails to say just now."""
-    try:
-        with opened_inside(base, run) as directory:
-            for name in (DONE_MARK, ROLLUP):
-                with contextlib.suppress(FileNotFoundError):
-                    open_regular(path_of(directory) + b"/" + name).close()
-    except OSError as error:
-        return why_unread(error) != "passing"
-    return True
-
-
 def _changed_at(base: bytes, run: bytes) -> Optional[float]:
     """When mark, roll-up or their directory changed last; None where there is no such run."""
     try:
@@ -124,21 +116,22 @@ def _changed_at(base: bytes, run: bytes) -> Optional[float]:
 
 
 def verified_mark(base: bytes, run: bytes, rollup: str) -> Optional[Dict[str, str]]:
-    """Our own mark in the run if it vouches for this roll-up."""
+    """Our own mark in the run if it vouches for this roll-up. OSError as of `vouched`."""
     try:
         with opened_inside(base, run) as directory:
-            mark = read_mark(path_of(directory), VERIFIED_MARK)
-    except OSError:
+            mark = load_mark(path_of(directory), VERIFIED_MARK)
+    except OSError as error:
+        if why_unread(error) == "passing":
+            raise
         return None
-    return mark if mark is not None and mark.get("rollup") == rollup else None
+    return mark if mark.get("rollup") == rollup else None
 
 
 def take_mark_back(base: bytes, run: bytes, rollup: str) -> str:
     """Let no mark of ours vouch for a run that has gone bad since; why one still does."""
-    if not verified_mark(base, run, rollup):
-        return ""
     try:
-        remove_inside(base, run, VERIFIED_MARK)
+        if verified_mark(base, run, rollup):
+            remove_inside(base, run, VERIFIED_MARK)
     except OSError as error:
         return f"rsync.verified in it cannot be removed: {error.strerror}; remove it"
     return ""
@@ -307,14 +300,22 @@ def _look(
     moment: _Moment, run: bytes, standing: Optional[Standing], facts: Optional[RunFacts]
 ) -> Optional[Standing]:
     """How a run stands that may be vouched for anew; None where nothing is known of it yet."""
+    try:
+        return _seen(moment, run, standing, facts)
+    except OSError:
+        return standing  # until the next look
+
+
+def _seen(
+    moment: _Moment, run: bytes, standing: Optional[Standing], facts: Optional[RunFacts]
+) -> Optional[Standing]:
+    """What `_look` gives. OSError where a server does not say just now."""
     seen = trace(moment.base, run)
-    if standing and standing.seen == seen:
+    if standing and seen and standing.seen == seen:
         is_vouched = standing.verdict != UNVOUCHED
         found = Vouched(standing.rollup, standing.marked) if is_vouched else None
     else:
         found = vouched(moment.base, run)
-    if found is None and not _is_given(moment.base, run):
-        return standing
     if found is None:
         return _not_vouched(moment, run, standing, facts, seen)
     told = facts.done_at if facts and facts.rollup == found.rollup else 0

@@ -129,7 +129,10 @@ def _may_start(hook: Hook) -> bool:
             _end(hook, -1, _BROKEN_OFF)
         return False
     where = hook.run.encode("utf-8", "surrogateescape")
-    found = vouched(hook.view.instrument.base, where)
+    try:
+        found = vouched(hook.view.instrument.base, where)
+    except OSError:
+        return False  # a later tick will know
     if found is None or found.rollup != hook.standing.rollup:
         return False
     facts = {"run": hook.run, "command": hook.command, "started": int(time.time())}

@@ -16,13 +16,14 @@ from ontpush.cluster.arrivals import (
     check_again,
     is_there,
     take_mark_back,
+    trace,
     unvouched,
     verified_mark,
     vouched,
     vouched_anew,
 )
 from ontpush.cluster.fleet import Instrument
-from ontpush.cluster.inside import relative_path, write_inside
+from ontpush.cluster.inside import relative_path, remove_inside, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
@@ -155,10 +156,14 @@ def settle(
 ) -> Optional[Standing]:
     """How the run stands after its verification; None where it is gone.
 
-    A mark or roll-up that has changed since makes it due to be verified again.
+    A mark or roll-up that has changed since makes it due to be verified again. Where a server does
+    not tell just now, or they change at this moment, the verdict waits for the next look.
     """
-    now = int(time.time())
-    found = vouched(instrument.base, run)
+    now, seen = int(time.time()), trace(instrument.base, run)
+    try:
+        found = vouched(instrument.base, run)
+    except OSError:
+        return standing
     if found is None:
         name = run.decode("utf-8", "surrogateescape")
         return unvouched(standing, now) if is_there(instrument.base, name) else None
@@ -167,6 +172,14 @@ def settle(
         return vouched_anew(standing, found, now)
     if verdict.is_passing and standing.tries < _MOST_TRIES:
         return check_again(standing, now)._replace(tries=standing.tries + 1)
+    return _judged(instrument, run, standing, verdict, seen)
+
+
+def _judged(
+    instrument: Instrument, run: bytes, standing: Standing, verdict: Verdict, seen: str
+) -> Standing:
+    """How a run stands whose done mark and roll-up, the `seen` ones, are those that were read."""
+    now = int(time.time())
     after = standing._replace(since=now, job="")
     if verdict.error:
         return after._replace(verdict=UNCHECKED, error=verdict.error)
@@ -187,8 +200,11 @@ def settle(
             found_bad=standing.found_bad + 1,
             error=take_mark_back(instrument.base, run, standing.rollup),
         )
-    was_wrong = bool(standing.bad_count or standing.error)
-    return _marked(instrument, run, after._replace(mended=was_wrong))
+    after = after._replace(mended=bool(standing.bad_count or standing.error))
+    try:
+        return _verified(after) if _mark(instrument, run, after, seen) else standing
+    except OSError as error:
+        return _unmarked(after, error)
 
 
 def bring_marks_back(instrument: Instrument, runs: Dict[str, Standing]) -> None:
@@ -198,21 +214,28 @@ def bring_marks_back(instrument: Instrument, runs: Dict[str, Standing]) -> None:
     """
     for name, standing in runs.items():
         run = name.encode("utf-8", "surrogateescape")
-        if standing.verdict != GOOD or verified_mark(instrument.base, run, standing.rollup):
+        if standing.verdict != GOOD:
             continue
-        if vouched(instrument.base, run) == (standing.rollup, standing.marked):
-            try:
-                _mark(instrument, run, standing)
-            except OSError as error:
-                runs[name] = _unmarked(standing, error)
+        seen = trace(instrument.base, run)
+        if not _lacks_only_our_mark(instrument, run, standing):
+            continue
+        try:
+            _mark(instrument, run, standing, seen)
+        except OSError as error:
+            runs[name] = _unmarked(standing, error)
 
 
-def _marked(instrument: Instrument, run: bytes, standing: Standing) -> Standing:
-    """A run in which nothing bad was found, with our mark in it."""
+def _lacks_only_our_mark(instrument: Instrument, run: bytes, standing: Standing) -> bool:
     try:
-        _mark(instrument, run, standing)
-    except OSError as error:
-        return _unmarked(standing, error)
+        if verified_mark(instrument.base, run, standing.rollup):
+            return False
+        return vouched(instrument.base, run) == (standing.rollup, standing.marked)
+    except OSError:
+        return False  # the next day will tell
+
+
+def _verified(standing: Standing) -> Standing:
+    """A run in which nothing bad was found, with our mark in it."""
     is_news = standing.mended or not standing.again
     return standing._replace(
         verdict=GOOD,
@@ -231,7 +254,11 @@ def _unmarked(standing: Standing, error: OSError) -> Standing:
     return standing._replace(verdict=UNCHECKED, error=why, mended=False)
 
 
-def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
+def _mark(instrument: Instrument, run: bytes, standing: Standing, seen: str) -> bool:
+    """Write our mark. Not for a done mark or roll-up other than the `seen` one. OSError.
+
+    They may have been retracted since that was looked at: then it is taken back.
+    """
     facts = {
         "run": shown(run),
         "instrument": instrument.name,
@@ -245,6 +272,10 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing) -> None:
         "version": __version__,
     }
     write_inside(instrument.base, run, VERIFIED_MARK, mark_lines(time.time(), facts))
+    is_as_seen = bool(seen) and trace(instrument.base, run) == seen
+    if not is_as_seen:
+        remove_inside(instrument.base, run, VERIFIED_MARK)
+    return is_as_seen
 
 
 def can_be_sent_again(standing: Standing) -> bool:

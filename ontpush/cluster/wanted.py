@@ -4,11 +4,28 @@ Whoever asks needs no lock: the next look takes it up, and removes it when that 
 """
 
 import os
-from typing import Dict
+from typing import Collection, Dict
 
-from ontpush.cluster.memory import read_json, write_json
+from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.fleet import instruments
+from ontpush.cluster.memory import Memory, read_json, write_json
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import for_json
+from ontpush.facts.names import below, for_json
+
+
+def can_be_wanted(root: bytes, pulled: Collection[str], memory: Memory, run: bytes) -> bool:
+    """Whether the monitor can verify the run at this real path: it knows it, or a mark vouches.
+
+    OSError where that cannot be told.
+    """
+    for instrument in instruments(root, pulled):
+        base = os.path.realpath(instrument.base)
+        if run.startswith(base + b"/"):
+            relative = below(run, base)
+            is_known = for_json(relative) in memory.load(instrument.name).runs
+            if is_known or vouched(base, relative):
+                return True
+    return False
 
 
 def want(state: bytes, run: bytes) -> None:

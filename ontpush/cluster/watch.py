@@ -4,12 +4,13 @@ A look is short. What takes long - reading runs, hooks - is done between looks a
 it found in files, so that another tick can look meanwhile.
 """
 
+import contextlib
 import os
 import time
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ontpush.cluster.announce import announce
-from ontpush.cluster.arrivals import checking, take_note, verify_again
+from ontpush.cluster.arrivals import checking, take_note, verify_again, vouched
 from ontpush.cluster.checking import Check
 from ontpush.cluster.conditions import (
     Condition,
@@ -68,9 +69,10 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     conditions: List[Condition] = []
     unsure: Set[str] = set()
     fleet = [each for each in _fleet(watch) if not _is_lost(watch, each)]
+    asked = wanted(watch.memory.directory)
     for instrument in fleet:
         try:
-            view, found = _look_at(watch, instrument, sight)
+            view, found = _look_at(watch, instrument, sight, asked)
         except OSError as error:
             message = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
             sight.troubles.append(RunFailed(f"{instrument.name}: {message}"))
@@ -87,6 +89,8 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         unsure.add(name)
         place = os.path.join(watch.root, from_argument(name))
         conditions.append(of_lost(name, place, memory))
+    if not unsure:
+        _refuse_wanted(watch, asked)
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
     conditions += _own_disks(watch)
@@ -129,8 +133,10 @@ def _check_mounted(watch: Watch) -> None:
             )
 
 
-def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, List[Condition]]:
-    """One instrument: take up what is new, and what verifications found."""
+def _look_at(
+    watch: Watch, instrument: Instrument, sight: Sight, asked: Dict[bytes, bytes]
+) -> Tuple[View, List[Condition]]:
+    """One instrument: take up what is new, what is `asked` for, and what verifications found."""
     before = watch.memory.load(instrument.name)
     beat, quiet_at, conditions = _hear(watch, instrument, before)
     remembered = take_note(instrument, beat, before, watch.remind_seconds)
@@ -138,43 +144,60 @@ def _look_at(watch: Watch, instrument: Instrument, sight: Sight) -> Tuple[View, 
     if remembered.searched_at != before.searched_at:
         bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
-    asked = _take_up_wanted(watch, instrument, remembered)
+    taken = _take_up_wanted(instrument, remembered, asked)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
             del remembered.runs[run]
             continue
         remembered.runs[run] = after
-        if after.verdict != CHECKING:
+        if after.verdict not in (CHECKING, UNVOUCHED):  # opened again meanwhile is no trouble
             _note(watch, sight, instrument, run, remembered)
     _clear_away(watch, instrument, remembered, is_day=remembered.searched_at != before.searched_at)
     conditions += _ask(watch, sight, instrument, before, remembered)
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
-    for path in asked:
-        os.unlink(path)
+    for file in taken:
+        os.unlink(file)
     view = View(instrument, beat, remembered)
     _forget_verdicts(watch, view, before)
     conditions += of_runs(instrument, beat, remembered)
     return view, conditions
 
 
-def _take_up_wanted(watch: Watch, instrument: Instrument, remembered: Remembered) -> List[bytes]:
-    """Have verified again what somebody here asked for; the files that asked."""
+def _take_up_wanted(
+    instrument: Instrument, remembered: Remembered, asked: Dict[bytes, bytes]
+) -> List[bytes]:
+    """Have verified again what somebody asked for; the files that did, no longer `asked` now."""
     taken = []
-    base = os.path.realpath(instrument.base)
-    for path, file in wanted(watch.memory.directory).items():
-        run = for_json(below(path, base)) if path.startswith(base + b"/") else ""
-        standing = remembered.runs.get(run)
-        if standing:
-            taken.append(file)
-            is_vouched = standing.verdict != UNVOUCHED
-            remembered.runs[run] = (
-                verify_again(standing, int(time.time()))
-                if is_vouched
-                else standing._replace(found_bad=0, tries=0)
-            )
+    base, runs, now = os.path.realpath(instrument.base), remembered.runs, int(time.time())
+    for path in [each for each in asked if each.startswith(base + b"/")]:
+        where = below(path, base)
+        run = for_json(where)
+        if run not in runs:
+            try:
+                found = vouched(instrument.base, where)
+            except OSError:
+                del asked[path]  # it stays for the next look
+                continue
+            if found is None:
+                continue
+            runs[run] = Standing(found.rollup, found.marked, CHECKING, now)
+        elif runs[run].verdict == UNVOUCHED:
+            runs[run] = runs[run]._replace(found_bad=0, tries=0)
+        else:
+            runs[run] = verify_again(runs[run], now)
+        taken.append(asked.pop(path))
     return taken
+
+
+def _refuse_wanted(watch: Watch, asked: Dict[bytes, bytes]) -> None:
+    """Say of what no instrument has, or nothing vouches for, that it is not verified again."""
+    for path, file in asked.items():
+        why = "asked to be verified again, but not known, and no rsync.done there vouches for it"
+        watch.log.event(LOG_WARN, below(path, os.path.realpath(watch.root)), why)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
 
 
 def _go_on(

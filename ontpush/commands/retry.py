@@ -3,14 +3,15 @@
 import os
 from typing import Any, Callable, Dict, Mapping
 
-from ontpush.cluster.wanted import want
+from ontpush.cluster.memory import Memory
+from ontpush.cluster.wanted import can_be_wanted, want
 from ontpush.engine.find import open_run
 from ontpush.engine.ledger import Ledger, existing_ledger, faults_told
 from ontpush.facts.names import for_json, from_argument, shown
-from ontpush.facts.trouble import RunFailed, WrongCall
+from ontpush.facts.trouble import RunFailed, TryLater, WrongCall
 from ontpush.facts.words import DONE_MARK, SENDING, SKIP_MARK
 from ontpush.result import Result
-from ontpush.settings import is_of_fleet, state_dir
+from ontpush.settings import fleet_root, is_of_fleet, state_dir
 
 
 def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
@@ -33,7 +34,18 @@ def retry(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
 
 def _verify_again(settings: Mapping[str, Any], run: bytes) -> Result:
     """At the cluster: the marks stay until the monitor has found what is wrong."""
-    want(state_dir(settings), run)
+    state, pulled = state_dir(settings), [each["instrument"] for each in settings["pull"]]
+    try:
+        can_be = can_be_wanted(fleet_root(settings), pulled, Memory(state), run)
+    except OSError as error:
+        raise TryLater(f"its marks cannot be read: {error.strerror}; try it again", run) from error
+    if not can_be:
+        raise RunFailed(
+            "the monitor does not know it, and no rsync.done in it vouches for its md5sum: it is"
+            " verified when it is done",
+            run,
+        )
+    want(state, run)
     data: Dict[str, Any] = {"run": for_json(run), "removed": []}
     line = f"{shown(run)}: the next tick of the monitor verifies it again"
     return Result("retry", lambda: data, lambda: [line], [])

@@ -28,10 +28,15 @@ def mark_lines(now: float, facts: Mapping[str, object]) -> List[bytes]:
 def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
     """The `key: value` lines of a run's mark and its `date`, or None where there is no mark."""
     try:
-        with open_regular(os.path.join(run, name)) as file:
-            lines = file.read(65536).decode("utf-8", "replace").splitlines()
+        return load_mark(run, name)
     except OSError:
         return None
+
+
+def load_mark(run: bytes, name: bytes = DONE_MARK) -> Dict[str, str]:
+    """What `read_mark` reads. OSError where it cannot be read, or is not there."""
+    with open_regular(os.path.join(run, name)) as file:
+        lines = file.read(65536).decode("utf-8", "replace").splitlines()
     facts = {"date": lines[0].strip() if lines else ""}
     for line in lines[1:]:
         key, colon, value = line.partition(": ")
@@ -88,11 +93,16 @@ def date_of(mark: Dict[str, str]) -> Optional[float]:
 def md5_of_rollup(run: bytes) -> Optional[str]:
     """The MD5 of the roll-up that lies in the run, as a mark names it; None where there is none."""
     try:
-        with open_regular(os.path.join(run, ROLLUP)) as file:
-            # Not line by line: whoever may write there could write one line without end.
-            return md5_and_size(iter(lambda: file.read(1 << 20), b""))[0]
+        return load_md5_of_rollup(run)
     except OSError:
         return None
+
+
+def load_md5_of_rollup(run: bytes) -> str:
+    """The MD5 of the roll-up that lies in the run. OSError where it cannot be read."""
+    with open_regular(os.path.join(run, ROLLUP)) as file:
+        # Not line by line: whoever may write there could write one line without end.
+        return md5_and_size(iter(lambda: file.read(1 << 20), b""))[0]
 
 
 def vouches(
