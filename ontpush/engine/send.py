@@ -8,7 +8,18 @@ import os
 import re
 import tempfile
 import threading
-from typing import IO, Callable, Iterable, List, NamedTuple, Optional, Set, Tuple, TypeVar
+from typing import (
+    IO,
+    Callable,
+    Collection,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+    TypeVar,
+)
 
 from ontpush.engine.children import Child
 from ontpush.engine.complaints import (
@@ -220,7 +231,7 @@ class Swapped(NamedTuple):
 
 
 def swap(
-    transport: Transport, root: bytes, names: Iterable[bytes], only_over_another: bool = False
+    transport: Transport, root: bytes, names: Collection[bytes], only_over_another: bool = False
 ) -> Swapped:
     """Send what is not the same there, by content; RunFailed where not all of that went.
 
@@ -230,7 +241,10 @@ def swap(
     with Sending(transport, root, names, own_flags=flags) as sending:
         complete, complaints = sending.finish()
     if not complete and not (only_over_another and nothing_to_replace(complaints)):
-        raise RunFailed(f"a small file of ours did not arrive: {why_not(complaints)}")
+        said = "\n".join(complaints)
+        name = next((name for name in sorted(names) if shown(name) in said), b"")
+        what = shown(os.path.basename(name)) or "a small file of ours"
+        raise RunFailed(f"{what} did not arrive: {why_not(complaints, name)}")
     return Swapped(sending.arrived, sending.replaced)
 
 
