@@ -390,7 +390,7 @@ def test_an_instrument_of_any_name_has_a_file_of_its_own(
 ) -> None:
     program.settings["instrument"] = name
     program.pushed(data, arrived)
-    assert sorted(os.listdir(arrived / ".ontpush")) == [f"{file}.bell", f"{file}.json"]
+    assert set(os.listdir(arrived / ".ontpush")) == {f"{file}.bell", f"{file}.json", "owner"}
     path = arrived / ".ontpush" / f"{file}.json"
     assert json.loads(path.read_text())["instrument"] == name
 

@@ -98,9 +98,11 @@ def test_a_done_run_copied_to_another_sequencer_is_sent_from_there_too(
     shutil.copytree(data, copied)
     shutil.rmtree(program.state)
     program.settings["instrument"] = "another"
-    (state,) = program.pushed(copied, cluster.destination).values()
-    assert state["state"] == "done"
-    assert mark(cluster.directory / run.path.relative_to(data))["instrument"] == "another"
+    own = cluster.directory / "another"
+    own.mkdir()
+    (state,) = program.pushed(copied, cluster.destination + "/another").values()
+    assert (state["state"], state["sent_files"]) == ("done", state["files"])
+    assert mark(own / run.path.relative_to(data))["instrument"] == "another"
 
 
 @pytest.mark.parametrize("instrument", ["lab", "another"])

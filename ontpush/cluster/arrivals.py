@@ -12,7 +12,7 @@ import re
 import stat
 import time
 import zlib
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument
@@ -142,8 +142,12 @@ def take_note(
     beat: Optional[Heartbeat],
     remembered: Remembered,
     remind_seconds: float,
+    contested: Collection[str],
 ) -> Remembered:
-    """What is remembered, with what is newly vouched for, or due to be verified again."""
+    """What is remembered, with what is newly vouched for, or due to be verified again.
+
+    Runs that are `contested` are passed over.
+    """
     now = int(time.time())
     is_new = not remembered.known_since
     known_since = now if is_new else min(remembered.known_since, now)
@@ -159,7 +163,7 @@ def take_note(
     for run, facts in _candidates(beat, found, known):
         name = run.decode("utf-8", "surrogateescape")
         standing = runs.get(name)
-        if not is_due and _is_known(standing, facts):
+        if name in contested or (not is_due and _is_known(standing, facts)):
             continue
         new = _look(moment, run, standing, facts)
         if new and standing is None and len(runs) >= limits.MOST_RUNS:

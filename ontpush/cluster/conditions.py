@@ -3,13 +3,13 @@
 import contextlib
 import os
 import time
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.cluster import limits
 from ontpush.cluster.arrivals import NOTHING_LEFT
 from ontpush.cluster.fleet import Instrument, why_lost
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.memory import GOOD, UNVOUCHED, Remembered, Standing
+from ontpush.cluster.memory import CONTESTED, GOOD, UNVOUCHED, Remembered, Standing
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
@@ -17,6 +17,8 @@ from ontpush.facts import words
 from ontpush.facts.names import human_size, human_time, plural, shown, steady
 
 _LOOK_SECONDS = 3600
+_WRONG = (words.FAILED, words.STALLED)
+_MOST_LINES = 20
 # A file comes before the roll-up that lists it: only one that has lain here so long is no late one.
 _EXTRA_SECONDS = 86400
 # RUN/pod5_pass/barcode01/: where files come in.
@@ -292,6 +294,23 @@ def of_extra(instrument: Instrument, run: str, standing: Standing) -> Iterator[C
     )
 
 
+def of_contested(instrument: Instrument, contested: Dict[str, str]) -> Condition:
+    """That two sequencers send runs to the same place: why each run is so, by its path."""
+    runs = [shown(run.encode("utf-8", "surrogateescape")) for run in contested]
+    more = f" and {plural(len(runs) - 1, 'run')} more" if len(runs) > 1 else ""
+    lines = tuple(f"{run}: {why}" for run, why in zip(runs, contested.values()))
+    return Condition(
+        words.FAILED,
+        instrument.name,
+        "",
+        f"{next(iter(contested.values()))}: {runs[0]}{more}",
+        "Do not use it before one of the two has moved: give each sequencer a directory of its own,"
+        " or rename one of the runs; then `ontpush retry RUN` where it still fails.",
+        lines[:_MOST_LINES],
+        "\n".join(lines),
+    )
+
+
 def _is_coming(beat: Optional[Heartbeat], run: str) -> bool:
     """Whether the instrument says that it still brings something of the run."""
     facts = beat.runs.get(run.encode("utf-8", "surrogateescape")) if beat else None
@@ -318,10 +337,18 @@ def of_runs(
             f"See what fills {shown(instrument.base)}, and move away what is no run.",
             same=remembered.fault,
         )
+    runs = remembered.runs
+    contested = {run: each.error for run, each in sorted(runs.items()) if each.verdict == CONTESTED}
+    if contested:
+        yield of_contested(instrument, contested)
     for path, facts in beat.runs.items() if beat else ():
-        if facts.warning or facts.state in (words.FAILED, words.STALLED):
-            yield from of_run(instrument, path.decode("utf-8", "surrogateescape"), facts)
-    for run, standing in remembered.runs.items():
+        run = path.decode("utf-8", "surrogateescape")
+        # Of one that is contested the one sequencer says this, the other that.
+        if run not in contested and (facts.warning or facts.state in _WRONG):
+            yield from of_run(instrument, run, facts)
+    for run, standing in runs.items():
+        if run in contested:
+            continue
         yield from of_verification(instrument, run, standing)
         if standing.extra and not _is_coming(beat, run):
             yield from of_extra(instrument, run, standing)

@@ -9,6 +9,8 @@ LARGEST_HEARTBEAT = 16 << 20  # bytes
 LARGEST_ROLLUP = 1 << 30  # bytes
 # An instrument has one, and keeps one of each name that it had before.
 MOST_HEARTBEATS = 1000
+# Of those that are renewed in one directory, the newest are held against each other.
+MOST_SENDERS = 20
 # Told by a heartbeat, or remembered.
 MOST_RUNS = 20_000
 # Roll-ups that lie in the state for `pull`, of one sequencer.

@@ -7,7 +7,7 @@ it found in files, so that another tick can look meanwhile.
 import contextlib
 import os
 import time
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush.cluster.announce import announce
 from ontpush.cluster.arrivals import checking, take_note, verify_again, vouched
@@ -23,6 +23,7 @@ from ontpush.cluster.conditions import (
     of_unheard,
     quiet_since,
 )
+from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import hooks_of
@@ -58,6 +59,13 @@ from ontpush.facts.words import (
 )
 
 
+class _Now(NamedTuple):
+    """What people ask for, and which runs of an instrument another one sends too."""
+
+    asked: Dict[bytes, bytes]
+    contested: Contested
+
+
 def look(watch: Watch, telling: bool = True) -> Sight:
     """Look at every instrument; one that is broken holds up no other. Needs the monitor's lock.
 
@@ -70,9 +78,11 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     unsure: Set[str] = set()
     fleet = [each for each in _fleet(watch) if not _is_lost(watch, each)]
     asked = wanted(watch.memory.directory)
+    contested = contests(fleet, watch.memory, watch.limits.silent)
     for instrument in fleet:
+        now = _Now(asked, contested.get(instrument.base, {}))
         try:
-            view, found = _look_at(watch, instrument, sight, asked)
+            view, found = _look_at(watch, instrument, sight, now)
         except OSError as error:
             message = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
             sight.troubles.append(RunFailed(f"{instrument.name}: {message}"))
@@ -134,17 +144,19 @@ def _check_mounted(watch: Watch) -> None:
 
 
 def _look_at(
-    watch: Watch, instrument: Instrument, sight: Sight, asked: Dict[bytes, bytes]
+    watch: Watch, instrument: Instrument, sight: Sight, now: _Now
 ) -> Tuple[View, List[Condition]]:
-    """One instrument: take up what is new, what is `asked` for, and what verifications found."""
+    """One instrument: take up what is new, what is asked for, and what verifications found."""
     before = watch.memory.load(instrument.name)
     beat, quiet_at, conditions = _hear(watch, instrument, before)
-    remembered = take_note(instrument, beat, before, watch.remind_seconds)
+    remembered = take_note(instrument, beat, before, watch.remind_seconds, now.contested)
     remembered = remembered._replace(quiet_at=quiet_at)
     if remembered.searched_at != before.searched_at:
         bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
-    taken = _take_up_wanted(instrument, remembered, asked)
+    taken = _take_up_wanted(instrument, remembered, now.asked)
+    for run in hold(instrument, remembered.runs, now.contested):
+        _fail(watch, sight, instrument, run, remembered.runs[run].error)
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
@@ -310,9 +322,13 @@ def _note_unvouched(
         known = before.runs.get(run)
         is_told = known is not None and known.error == standing.error
         if standing.verdict == UNVOUCHED and standing.error and not is_told:
-            place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
-            sight.troubles.append(RunFailed(standing.error, place))
-            watch.log.event(LOG_FAIL, place, standing.error)
+            _fail(watch, sight, instrument, run, standing.error)
+
+
+def _fail(watch: Watch, sight: Sight, instrument: Instrument, run: str, why: str) -> None:
+    place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+    sight.troubles.append(RunFailed(why, place))
+    watch.log.event(LOG_FAIL, place, why)
 
 
 def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
+from ontpush.engine.claims import refuse_contested
 from ontpush.engine.find import Found
 from ontpush.engine.gone import require_own_state
 from ontpush.engine.hashing import Hashing
@@ -59,6 +60,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             instrument=settings["instrument"],
             log=EventLog(None, settings["verbose"], listen) if settings["dry_run"] else log,
             progress=Progress(state, show),
+            claimed=set(),
         )
 
     if settings["dry_run"]:
@@ -173,6 +175,8 @@ def _preview(tick: Tick) -> Round:
     for found in search(tick, complain, partial(pass_over, tick)):
         try:
             reports.append(_preview_run(tick, found))
+        except RunFailed as error:
+            troubles.append(error)
         except OSError as error:
             if os.path.isdir(found.path):
                 troubles.append(run_failed(error, below(found.path, tick.source)))
@@ -188,6 +192,7 @@ def _preview_run(tick: Tick, found: Found) -> RunReport:
     if words.SKIP_MARK in names:
         return RunReport(record._replace(state=words.SKIPPED), 0, 0)
     destination = tick.transport.destination.text
+    refuse_contested(tick, record)
     if record.destination != destination:
         mark, relative = read_mark(found.path), below(found.path, tick.source)
         rollup = md5_of_rollup(found.path)

@@ -54,7 +54,8 @@ def _verify_again(settings: Mapping[str, Any], run: bytes) -> Result:
 def _wake(ledger: Ledger, run: bytes) -> None:
     with ledger.writing():
         record = ledger.run(run) or ledger.add_run(run)
-        ledger.update_run(record.id, state=SENDING, error=None)
+        # What another sequencer claimed is to be claimed back.
+        ledger.update_run(record.id, state=SENDING, error=None, claim=record.claim or None)
         ledger.doubt_sums(record.id)
 
 

@@ -39,6 +39,7 @@ def exchange(
     outbox: bytes,
     files: Mapping[bytes, bytes],
     only_over_another: bool = False,
+    pretended: bool = False,
 ) -> Swapped:
     """Send files, by name with their content, in one call: what lay there that was other. Trouble.
 
@@ -48,7 +49,7 @@ def exchange(
     try:
         with _faults_told(outbox):
             _fill(outbox, files)
-        return swap(transport, outbox, files, only_over_another)
+        return swap(transport, outbox, files, only_over_another, pretended)
     finally:
         shutil.rmtree(outbox, ignore_errors=True)
 

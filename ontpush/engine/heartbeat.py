@@ -1,6 +1,7 @@
 """The heartbeat, `DEST/.ontpush/HOST.json`: how this instrument and its runs stand.
 
-Beside it lies `HOST.bell`, which the cluster rings to be asked what it wants: see `asked`.
+Beside it lies `HOST.bell`, which the cluster rings to be asked what it wants: see `asked`; and
+`owner`, with the name of the instrument that was heard last: see `claims`.
 A sequencer that only hashes leaves its heartbeat at home, where the cluster comes by for it.
 """
 
@@ -9,9 +10,10 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 from ontpush import __version__
+from ontpush.engine.claims import claim_of
 from ontpush.engine.complaints import why_not
 from ontpush.engine.deliver import exchange
 from ontpush.engine.ledger import RunRecord
@@ -20,7 +22,7 @@ from ontpush.engine.rollup import write_whole
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below, for_json, shown
 from ontpush.facts.trouble import RunFailed, unwritable
-from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY
+from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY, OWNER
 
 _MOST_UNSENT = 10
 _TOUCH_SECONDS = 60.0
@@ -40,12 +42,19 @@ def run_facts(record: RunRecord, source: bytes) -> Dict[str, Any]:
     }
 
 
-def send_heartbeat(tick: Tick, exit_code: int, errors: List[str], unsent: List[str]) -> bool:
+class Heard(NamedTuple):
+    """What was heard in passing: that the bell was rung, that another instrument sends there."""
+
+    bell: bool
+    another: bool
+
+
+def send_heartbeat(tick: Tick, exit_code: int, errors: List[str], unsent: List[str]) -> Heard:
     """Send it, as it stands at the end of a tick; `errors` are those of no single run. Trouble.
 
     `unsent` tells of what looks like data and belongs to no run.
 
-    Whether the bell beside it had been rung: the empty one that goes along has silenced it.
+    The empty bell that goes along silences the one beside it.
     """
     records: List[RunRecord] = tick.ledger.runs(tick.source)
     runs = [_facts(record, tick.source) for record in records]
@@ -53,11 +62,11 @@ def send_heartbeat(tick: Tick, exit_code: int, errors: List[str], unsent: List[s
     facts.update(_disk(tick.source), unsent=unsent[:_MOST_UNSENT])
     name = heartbeat_name(tick.instrument)
     bell = bell_of(name)
-    files = {name: _line(facts), bell: b""}
+    files = {name: _line(facts), bell: b"", OWNER: claim_of(tick.instrument)}
     sent = exchange(tick.transport, tick.outbox, files)
     if name not in sent.arrived:
         raise RunFailed(f"it did not arrive: {why_not([])}")
-    return bell in sent.replaced
+    return Heard(bell in sent.replaced, OWNER in sent.replaced)
 
 
 class LeftHeartbeat:

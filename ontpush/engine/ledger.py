@@ -38,7 +38,10 @@ CREATE TABLE runs (
     bytes INTEGER NOT NULL,
     sent_files INTEGER NOT NULL,
     sent_bytes INTEGER NOT NULL,
-    gone_at INTEGER
+    gone_at INTEGER,
+    claim TEXT,                       -- under which name its place there was claimed; '': another
+                                      -- sequencer's; NULL: to be claimed, whoever has it
+    claim_seen_at INTEGER NOT NULL    -- when it was found to be so last
 );
 CREATE TABLE directories (
     id INTEGER PRIMARY KEY,
@@ -116,6 +119,8 @@ class RunRecord(NamedTuple):
     sent_files: int
     sent_bytes: int
     gone_at: Optional[int]
+    claim: Optional[str]
+    claim_seen_at: int
 
 
 class FileRecord(NamedTuple):
@@ -229,8 +234,8 @@ class Ledger:
     def add_run(self, path: bytes) -> RunRecord:
         """Begin a record for the run at the absolute `path`."""
         self._database.execute(
-            "INSERT INTO runs VALUES"
-            " (NULL, ?, NULL, NULL, ?, NULL, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0, NULL)",
+            "INSERT INTO runs VALUES (NULL, ?, NULL, NULL, ?, NULL, NULL, 0, 0, NULL, NULL, NULL,"
+            " 0, 0, 0, 0, NULL, NULL, 0)",
             (path, NEW),
         )
         record = self.run(path)
@@ -245,6 +250,19 @@ class Ledger:
             f"UPDATE runs SET {changes} WHERE id = ?",
             (*columns.values(), run),
         )
+
+    def claims_are_due(self, source: bytes, before: int, now: int) -> bool:
+        """Whether a claim of a run below `source` was not seen to be ours since `before`."""
+        row = self._database.execute(
+            "SELECT 1 FROM runs WHERE gone_at IS NULL AND source = ? AND claim != ''"
+            " AND claim_seen_at NOT BETWEEN ? AND ? LIMIT 1",
+            (source, before, now),
+        ).fetchone()
+        return row is not None
+
+    def doubt_claims(self) -> None:
+        """Somebody may have taken a place, and we not have heard it: all are to be compared."""
+        self._database.execute("UPDATE runs SET claim_seen_at = 0 WHERE claim_seen_at != 0")
 
     def forget_deliveries(self, run: int) -> None:
         """The run goes to another destination: nothing of it has been sent there."""

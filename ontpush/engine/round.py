@@ -4,6 +4,7 @@ import os
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
+from ontpush.engine.claims import give_way
 from ontpush.engine.find import Complain, Found, find_runs
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
 from ontpush.engine.heartbeat import send_heartbeat
@@ -72,8 +73,19 @@ def go_round(tick: Tick) -> Round:
     if not _is_lost(troubles):
         troubles += _lost(tick)
     note_gone_elsewhere(tick.ledger, tick.source)
-    troubles += _beat(tick, reports, troubles, unsent, rested)
-    return Round(reports, troubles)
+    lost = _beat(tick, reports, troubles, unsent, rested)
+    return Round(_as_they_are_now(tick, reports, lost), troubles + lost)
+
+
+def _as_they_are_now(tick: Tick, reports: List[RunReport], lost: List[Trouble]) -> List[RunReport]:
+    """A run may have lost its place after its visit."""
+    runs = {each.run for each in lost}
+    return [
+        report._replace(record=tick.ledger.run(report.record.path) or report.record)
+        if below(report.record.path, tick.source) in runs
+        else report
+        for report in reports
+    ]
 
 
 def pass_over(tick: Tick, path: bytes, why: str) -> None:
@@ -198,11 +210,17 @@ def _beat(
         if os.path.join(tick.source, each.run or b"") not in visited
     ]
     try:
-        if send_heartbeat(tick, exit_code_of(troubles), at_large, unsent):
-            wake_asked(tick, rested)
+        heard = send_heartbeat(tick, exit_code_of(troubles), at_large, unsent)
+        lost = give_way(tick, heard.another)
+        if heard.bell:
+            wake_asked(tick, [each for each in rested if each.path not in lost])
     except Trouble as error:
+        with tick.ledger.writing():
+            tick.ledger.doubt_claims()
         if type(error) in map(type, troubles) and not isinstance(error, RunFailed):
             return []  # the heartbeat met what had stopped the runs, and that has been told
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
         return [error]
-    return []
+    for each in lost.values():
+        tick.log.event(LOG_FAIL, each.run or b"", each.message)
+    return list(lost.values())

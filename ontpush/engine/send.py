@@ -231,13 +231,18 @@ class Swapped(NamedTuple):
 
 
 def swap(
-    transport: Transport, root: bytes, names: Collection[bytes], only_over_another: bool = False
+    transport: Transport,
+    root: bytes,
+    names: Collection[bytes],
+    only_over_another: bool = False,
+    pretended: bool = False,
 ) -> Swapped:
     """Send what is not the same there, by content; RunFailed where not all of that went.
 
-    What a flag leaves out, and what there is none to replace of, is in neither set.
+    What a flag leaves out, and what there is none to replace of, is in neither set. Only
+    `pretended`, it changes nothing there.
     """
-    flags = ["--checksum", *["--existing"] * only_over_another]
+    flags = ["-n"] * pretended + ["--checksum"] + ["--existing"] * only_over_another
     with Sending(transport, root, names, own_flags=flags) as sending:
         complete, complaints = sending.finish()
     if not complete and not (only_over_another and nothing_to_replace(complaints)):

@@ -1,6 +1,6 @@
 """What the steps of a tick share: the tick's own settings, and the run in hand."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Set
 
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.ledger import Ledger
@@ -11,7 +11,10 @@ from ontpush.engine.transport import Transport
 
 
 class Tick(NamedTuple):
-    """One call of `ontpush push`. Paths are absolute, times in seconds."""
+    """One call of `ontpush push`. Paths are absolute, times in seconds.
+
+    `claimed` are the numbers of the runs whose places it has claimed, or found claimed.
+    """
 
     source: bytes
     transport: Transport
@@ -23,6 +26,7 @@ class Tick(NamedTuple):
     instrument: str
     log: EventLog
     progress: Progress
+    claimed: Set[int]
 
 
 class RunInHand(NamedTuple):

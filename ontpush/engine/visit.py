@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
+from ontpush.engine.claims import claim_place, refuse_contested
 from ontpush.engine.confirm import confirm
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.deliver import deliver
@@ -84,7 +85,9 @@ class Visit:
 
     def _look_around(self) -> Optional[Look]:
         """Tell the ledger what has changed; None where nothing can have."""
-        if self.record.destination != self._tick.transport.destination.text:
+        refuse_contested(self._tick, self.record)
+        is_known = self.record.destination == self._tick.transport.destination.text
+        if not is_known or self.record.claim is None:
             return self._first_look()
         was_done = self.record.state == words.DONE
         if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._names:
@@ -103,9 +106,10 @@ class Visit:
         return may and stalls(record, self._tick.stall_seconds)
 
     def _first_look(self) -> Optional[Look]:
-        """The run is new to the ledger, or goes to another place than before."""
+        """The run is new to the ledger, goes to another place than before, or claims it back."""
         tick, run = self._tick, self.run
-        self._claim_place()
+        self._keep_apart()
+        self.record = claim_place(tick, self.record)
         with tick.ledger.writing():
             tick.ledger.forget_deliveries(run.id)
             self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
@@ -126,7 +130,7 @@ class Visit:
             self._take_mark_back(False)
         return look
 
-    def _claim_place(self) -> None:
+    def _keep_apart(self) -> None:
         """Two runs in one place, or one in the other, would overwrite each other's files.
 
         Below one source the search has seen to that. One directory may have two paths, as where it

@@ -39,6 +39,9 @@ HEARTBEAT_DIRECTORY = b".ontpush"
 # Beside a heartbeat: not empty when the cluster asks for something, and what it asks for.
 BELL_SUFFIX = b".bell"
 REQUEST_DIRECTORY = HEARTBEAT_DIRECTORY + b"/again"
+# Which instrument sends there: the last one of all, and that of each run.
+OWNER = HEARTBEAT_DIRECTORY + b"/owner"
+OWNERS_DIRECTORY = HEARTBEAT_DIRECTORY + b"/owners"
 
 # What the cluster tells people of.
 VERIFIED = "verified"
