@@ -592,7 +592,7 @@ class World:
                 place = os.path.join(root, run)
                 self.check_coreutils(place)
                 code = self.call("verify", place).code
-                assert code == (0 if is_run(place) else 64), f"verify {place!r}"
+                assert code == 0, f"verify {place!r}"
 
     def check_coreutils(self, run: bytes) -> None:
         command = ["md5sum", "-c", "--strict", "--quiet", "md5sum"]
