@@ -212,6 +212,32 @@ def test_a_done_run_put_back_from_a_backup_is_no_reason_to_contradict_the_roll_u
     assert not wrong.exists()
 
 
+def test_a_file_put_back_that_looks_like_the_one_there_is_not_listed_before_it_was_compared(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    program.pushed(data, arrived)
+    shutil.copytree(data, program.home / "backup")
+    changed = min(run.path.glob("pod5_pass/*"))
+    second = changed.stat().st_mtime_ns // 10**9 * 10**9
+    changed.write_bytes(changed.read_bytes()[::-1])
+    os.utime(changed, ns=(second, second))
+    program.pushed(data, arrived)
+    for path in (program.state, data):
+        shutil.rmtree(path)
+    os.rename(program.home / "backup", data)
+    # As if the copy was made in the second of the mark, and one file came later.
+    mark = run.path / "rsync.done"
+    date, *facts = mark.read_text().splitlines()
+    mark.write_text("\n".join([date.replace("20", "21", 1), *facts, ""]))
+    run.late_file("pod5_pass/late.pod5")
+    wrong = watch(program, there)
+    program.pushed(data, arrived)
+    assert is_done(there)
+    assert not wrong.exists()
+
+
 @pytest.mark.usefixtures("old_state")
 def test_a_state_that_is_older_than_the_run_is_no_reason_to_contradict_the_roll_up(
     program: Program, run: SimulatedRun, data: Path, arrived: Path

@@ -682,6 +682,10 @@ class Ledger:
         """The mark does not fit what is in the run: take all sums again."""
         self._update_files(run, "md5 = NULL, delivery = 4", "listed IS NOT NULL")
 
+    def doubt_deliveries(self, run: int) -> None:
+        """Let rsync compare by content whatever was taken to lie there."""
+        self._update_files(run, "delivery = 4", "delivery = 3")
+
     def settle_adopted(self, run: int) -> None:
         """Adopted files have their sums: they may be sent now, compared by content."""
         self._update_files(run, "delivery = 1", "delivery = 4")

@@ -33,8 +33,9 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
 
     Files that are newer than the mark, or that its roll-up does not list, stay to be sent; those
     that somebody touched since, or that are not to be seen at the destination, are hashed and
-    compared anew. If the mark's counts do not fit the rest, something was put in a file's place:
-    nothing is believed and all sums are taken again. Trouble.
+    compared anew, and everything else is compared with them. If the mark's counts do not fit the
+    rest, something was put in a file's place: nothing is believed and all sums are taken again.
+    Trouble.
     """
     ledger = tick.ledger
     mark = read_mark(run.path) or {}
@@ -50,6 +51,11 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
         with ledger.writing():
             ledger.disbelieve_listed(run.id)
         return False
+    if totals.unsent:
+        # Run and mark may be older than what lies there, and times are seen by whole seconds: the
+        # sums of the old roll-up are no longer to be listed before the bytes were compared.
+        with ledger.writing():
+            ledger.doubt_deliveries(run.id)
     return totals.unsent == 0
 
 
