@@ -260,10 +260,6 @@ class Ledger:
         ).fetchone()
         return row is not None
 
-    def doubt_claims(self) -> None:
-        """Somebody may have taken a place, and we not have heard it: all are to be compared."""
-        self._database.execute("UPDATE runs SET claim_seen_at = 0 WHERE claim_seen_at != 0")
-
     def forget_deliveries(self, run: int) -> None:
         """The run goes to another destination: nothing of it has been sent there."""
         self._update_files(

@@ -215,8 +215,6 @@ def _beat(
         if heard.bell:
             wake_asked(tick, [each for each in rested if each.path not in lost])
     except Trouble as error:
-        with tick.ledger.writing():
-            tick.ledger.doubt_claims()
         if type(error) in map(type, troubles) and not isinstance(error, RunFailed):
             return []  # the heartbeat met what had stopped the runs, and that has been told
         tick.log.event(LOG_FAIL, b"", f"heartbeat: {error.message}")
