@@ -259,7 +259,7 @@ def test_a_file_that_changes_between_the_last_comparison_and_the_mark_keeps_it_f
     run.write_all()
     file = next(run.path.glob("pod5_pass/*"))
     once = f"[ -e {program.home}/acted ] || printf x >>{file}; touch {program.home}/acted"
-    program.wrap_rsync(after=f'case " $* " in *" -n "*) {once};; esac')
+    program.wrap_rsync(after=f'case " $* " in *" -n -c "*) {once};; esac')
     (state,) = program.pushed(data, arrived).values()
     there = arrived / run.path.relative_to(data)
     assert state["state"] != "done"
