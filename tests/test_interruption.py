@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -358,3 +360,30 @@ def test_no_group_is_signalled_when_its_number_may_be_another_s(
     program.pushed(data, arrived)
     assert is_done(arrived / run.path.relative_to(data))
     assert set(signalled.read_text().split()) == {"True"}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_tick_killed_after_the_ledger_was_lost_leaves_no_mark_here_for_what_is_withdrawn_there(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, call: int, moment: str
+) -> None:
+    run.write_all()
+    there = arrived / run.path.relative_to(data)
+    program.pushed(data, arrived)
+    shutil.rmtree(program.state)
+    os.utime(next(run.path.glob("pod5_pass/*")))  # what was touched since is hashed anew
+    count = program.home / "count"
+    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
+    counted = f"echo >>{count}"
+    if moment == "before":
+        program.wrap_rsync(before=f"{counted}; {kill}")
+    else:
+        program.wrap_rsync(before=counted, after=kill)
+    program.push(data, arrived)
+    wait_for(lambda: not program.processes(), "an orphan does not end")
+    if (run.path / "rsync.done").exists():
+        assert is_done(there)
+    program.wrap_rsync()
+    program.pushed(data, arrived)
+    assert is_done(there)
+    assert is_done(run.path)

@@ -119,15 +119,16 @@ class Visit:
             self._remove_marks(
                 tick.source, [directory + b"/" + name for name in words.VOUCHING_MARKS]
             )
+        if not vouched:
+            self._take_mark_back(False)
         self._retract(but_its_own=vouched is not None)
         if vouched and believe_mark(tick, run):
             self._update(state=words.DONE, rollup=vouched, done_at=_now(), **self._sizes())
         elif vouched:
+            self._take_mark_back(False)
             # Run and mark may be older than what lies there: somebody put them back.
             withdraw_everything(tick, run)
         self._update(destination=tick.transport.destination.text)
-        if self.record.state != words.DONE:
-            self._take_mark_back(False)
         return look
 
     def _keep_apart(self) -> None:
@@ -184,8 +185,11 @@ class Visit:
         return look
 
     def _take_mark_back(self, was_done: bool) -> None:
-        """A run that is not done must not look done to whoever frees space here."""
-        if take_back(self.run.path, self.record.destination) or was_done:
+        """A run that is not done must not look done to whoever frees space here.
+
+        Before anything is withdrawn at the destination, which a killed tick may leave so.
+        """
+        if take_back(self.run.path, self._tick.transport.destination.text) or was_done:
             self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
 
     # -- bringing over ------------------------------------------------------------------
