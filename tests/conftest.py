@@ -16,6 +16,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.mailbox import Mailbox
 from tests.lab.minknow import SimulatedRun, real_layout
 from tests.lab.oldrsync import OldRsync, old_rsync
+from tests.lab.zygote import Zygote
 from tests.program import CHECKOUT, Program, wait_for
 
 BARCODED = ("fast5_pass", "fast5_fail", "fastq_pass", "fastq_fail")
@@ -49,10 +50,18 @@ def host_python(request: pytest.FixtureRequest) -> str:
     return python
 
 
+@pytest.fixture(scope="session")
+def zygote(host_python: str) -> Iterator[Zygote]:
+    """A process of that interpreter that forks for each call."""
+    warnings = {"PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error"}
+    with Zygote(host_python, {"PATH": os.environ["PATH"], **warnings}) as zygote:
+        yield zygote
+
+
 @pytest.fixture
-def program(host_python: str, tmp_path: Path) -> Iterator[Program]:
+def program(host_python: str, zygote: Zygote, tmp_path: Path) -> Iterator[Program]:
     """The program, which must leave neither processes nor temporary files."""
-    program = Program(host_python, tmp_path / "home")
+    program = Program(host_python, tmp_path / "home", zygote)
     yield program
     left = program.processes()
     program.kill_all()
@@ -121,17 +130,26 @@ def pushed(program: Program, run: SimulatedRun, data: Path, gridion: Path) -> Pa
     return gridion / run.path.relative_to(data)
 
 
-@pytest.fixture
-def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
-    """A mail server with nothing in it."""
-    with Mailbox(tmp_path / "mail") as mailbox:
+@pytest.fixture(scope="session")
+def _mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
+    with Mailbox(tmp_path_factory.mktemp("mail") / "box") as mailbox:
         yield mailbox
 
 
 @pytest.fixture
-def monitor(host_python: str, tmp_path: Path, root: Path, mailbox: Mailbox) -> Iterator[Program]:
+def mailbox(_mailbox: Mailbox) -> Iterator[Mailbox]:
+    """A mail server with nothing in it."""
+    yield _mailbox
+    _mailbox.start()
+    _mailbox.empty()
+
+
+@pytest.fixture
+def monitor(
+    host_python: str, zygote: Zygote, tmp_path: Path, root: Path, mailbox: Mailbox
+) -> Iterator[Program]:
     """The program on the cluster, which tells everything by mail."""
-    program = Program(host_python, tmp_path / "login")
+    program = Program(host_python, tmp_path / "login", zygote)
     program.settings.update(root=str(root), notify=[{"url": mailbox.url}], disk_percent=100)
     yield program
     left = program.processes()

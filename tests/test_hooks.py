@@ -417,7 +417,8 @@ def test_a_run_whose_verification_was_broken_off_is_read_after_the_others(
     send_runs(program, data, gridion, "a", "b")
     (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"a", limit=600))
     with monitor.started("monitor", *monitor.configured()):
-        wait_for((monitor.home / "order").exists, "no verification begins")
+        begun = monitor.home / "order"
+        wait_for(lambda: begun.exists() and begun.read_text(), "no verification begins")
         monitor.kill_all()
     assert order(monitor) == ["a"]
     (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"none", limit=600))

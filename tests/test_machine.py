@@ -55,7 +55,7 @@ from tests.lab.trees import (
     md5,
     read_rollup,
 )
-from tests.lab.zygote import Ended, Zygote
+from tests.lab.zygote import Crash, Ended, Zygote
 
 STEPS = int(os.environ.get("ONTPUSH_MACHINE_STEPS", "2000"))
 SEED = int(os.environ.get("ONTPUSH_MACHINE_SEED", "1"))
@@ -320,7 +320,8 @@ class World:
     ) -> Ended:
         """One call of the program under the configuration in `home`."""
         command = [words[0], b"--config", home + b"/config.json", *words[1:]]
-        ended = self.zygote.call(command, self.host_seconds, self.disk_ns / SECOND, step, orphans)
+        crash = Crash(self.host_seconds, self.disk_ns / SECOND, step, orphans)
+        ended = self.zygote.call(command, crash=crash)
         self.disk_ns += SECOND // 4
         for side in self.sides:
             self._into_the_time_of_the_disk(side)
@@ -984,12 +985,6 @@ class Machine(RuleBasedStateMachine):
                     os.unlink(place)
                 self.world.hurt(side, path, lost=not is_emptied)
         self.happened()
-
-
-@pytest.fixture(scope="module")
-def zygote(host_python: str) -> Iterator[Zygote]:
-    with Zygote(host_python) as zygote:
-        yield zygote
 
 
 @pytest.mark.timeout(7200)

@@ -17,6 +17,7 @@ from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.lab.small_disk import SmallDisk
+from tests.lab.zygote import Zygote
 from tests.program import (
     RSYNC,
     Program,
@@ -41,9 +42,11 @@ def sequencer(data: Path, program: Program) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def login(host_python: str, tmp_path: Path, root: Path, sequencer: Cluster) -> Iterator[Program]:
+def login(
+    host_python: str, zygote: Zygote, tmp_path: Path, root: Path, sequencer: Cluster
+) -> Iterator[Program]:
     """The program on the cluster, which fetches from one sequencer."""
-    login = Program(host_python, tmp_path / "login")
+    login = Program(host_python, tmp_path / "login", zygote)
     source = {"instrument": "mk1c", "source": sequencer.destination, **sequencer.config()}
     login.settings.update(root=str(root), pull=[source], disk_percent=100)
     yield login
@@ -265,20 +268,19 @@ def test_a_tick_that_is_stopped_ends_all_it_started(
 
 
 def test_what_the_monitor_finds_corrupt_is_fetched_again_by_itself(
-    done: Path, login: Program, tmp_path: Path
+    done: Path, login: Program, mailbox: Mailbox
 ) -> None:
     victim = next(done.glob("pod5_pass/*"))
     turn_a_bit(victim)
-    with Mailbox(tmp_path / "mail") as mailbox:
-        login.settings["notify"] = [{"url": mailbox.url}]
-        assert login.run("monitor").code == 1
-        (subject,) = mailbox.subjects()
-        assert subject.startswith("verification failed")
-        assert state(login) == "done"
-        assert coreutils_agree(done)
-        assert login.run("monitor").is_silent
-        (subject,) = mailbox.subjects()
-        assert subject.startswith("mended, verified")
+    login.settings["notify"] = [{"url": mailbox.url}]
+    assert login.run("monitor").code == 1
+    (subject,) = mailbox.subjects()
+    assert subject.startswith("verification failed")
+    assert state(login) == "done"
+    assert coreutils_agree(done)
+    assert login.run("monitor").is_silent
+    (subject,) = mailbox.subjects()
+    assert subject.startswith("mended, verified")
     assert is_verified(done)
 
 
@@ -614,24 +616,23 @@ def test_a_run_that_gets_no_sums_over_there_fails_here_until_it_does(
 
 
 def test_a_sequencer_that_takes_no_sums_any_more_is_silent_though_it_answers(
-    program: Program, run: SimulatedRun, login: Program, done: Path, root: Path, tmp_path: Path
+    program: Program, run: SimulatedRun, login: Program, done: Path, root: Path, mailbox: Mailbox
 ) -> None:
     heard = heartbeat(root).stat().st_ctime_ns
     assert login.run("pull").is_silent
     assert heartbeat(root).stat().st_ctime_ns == heard
-    with Mailbox(tmp_path / "mail") as mailbox:
-        login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
-        login.put_clock_forward(2 * 3600)
-        assert login.run("monitor").is_silent
-        (mail,) = mailbox.mails()
-        assert "silent: mk1c" in mail["Subject"]
-        assert "hash --all" in content(mail, "plain")
-        login.put_clock_forward(0)
-        hashed(program, run.root)
-        assert login.run("pull").is_silent
-        assert heartbeat(root).stat().st_ctime_ns > heard
-        assert login.run("monitor").is_silent
-        assert mailbox.subjects() == ["back: mk1c"]
+    login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
+    login.put_clock_forward(2 * 3600)
+    assert login.run("monitor").is_silent
+    (mail,) = mailbox.mails()
+    assert "silent: mk1c" in mail["Subject"]
+    assert "hash --all" in content(mail, "plain")
+    login.put_clock_forward(0)
+    hashed(program, run.root)
+    assert login.run("pull").is_silent
+    assert heartbeat(root).stat().st_ctime_ns > heard
+    assert login.run("monitor").is_silent
+    assert mailbox.subjects() == ["back: mk1c"]
 
 
 def test_a_sequencer_that_takes_sums_for_hours_is_not_silent(
@@ -652,12 +653,11 @@ def test_a_sequencer_that_takes_sums_for_hours_is_not_silent(
 
 
 def test_the_disk_of_a_sequencer_that_is_pulled_from_is_watched(
-    login: Program, done: Path, tmp_path: Path
+    login: Program, done: Path, mailbox: Mailbox
 ) -> None:
-    with Mailbox(tmp_path / "mail") as mailbox:
-        login.settings.update(disk_percent=0, notify=[{"url": mailbox.url, "kinds": ["disk"]}])
-        login.run("monitor")
-        assert "disk filling: mk1c" in mailbox.subjects()
+    login.settings.update(disk_percent=0, notify=[{"url": mailbox.url, "kinds": ["disk"]}])
+    login.run("monitor")
+    assert "disk filling: mk1c" in mailbox.subjects()
 
 
 @pytest.mark.parametrize("words", ["{", "[]", '{"runs": [{"run": "../x", "state": "failed"}]}'])
@@ -875,7 +875,7 @@ def test_a_sequencer_out_of_reach_is_silent_and_no_error_of_the_others(
     login: Program,
     there: Path,
     sequencer: Cluster,
-    tmp_path: Path,
+    mailbox: Mailbox,
 ) -> None:
     run.write_all()
     hashed(program, run.root)
@@ -884,17 +884,16 @@ def test_a_sequencer_out_of_reach_is_silent_and_no_error_of_the_others(
     assert login.run("pull").is_silent
     assert is_done(there)
     assert "gone" in login.told("WARN")[0]
-    with Mailbox(tmp_path / "mail") as mailbox:
-        login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
-        assert login.run("monitor").is_silent
-        assert mailbox.subjects() == []
-        login.put_clock_forward(2 * 3600)
-        assert login.run("monitor").is_silent
-        assert mailbox.subjects() == ["silent: gone", "silent: mk1c"]
-        login.put_clock_forward(0)
-        assert login.run("pull").is_silent
-        login.run("monitor")
-        assert "back: mk1c" in mailbox.subjects()
+    login.settings["notify"] = [{"url": mailbox.url, "kinds": ["silent", "back"]}]
+    assert login.run("monitor").is_silent
+    assert mailbox.subjects() == []
+    login.put_clock_forward(2 * 3600)
+    assert login.run("monitor").is_silent
+    assert mailbox.subjects() == ["silent: gone", "silent: mk1c"]
+    login.put_clock_forward(0)
+    assert login.run("pull").is_silent
+    login.run("monitor")
+    assert "back: mk1c" in mailbox.subjects()
 
 
 def test_when_no_sequencer_can_be_reached_that_is_told(
@@ -1399,16 +1398,16 @@ def test_an_instrument_that_is_not_configured_is_a_wrong_call(login: Program) ->
 
 
 def test_check_on_the_cluster_asks_everybody_it_depends_on(
-    done: Path, login: Program, sequencer: Cluster, tmp_path: Path
+    done: Path, login: Program, sequencer: Cluster, mailbox: Mailbox
 ) -> None:
-    with Mailbox(tmp_path / "mail") as mailbox:
-        login.settings["notify"] = [{"url": mailbox.url}]
-        ran = login.run("check", "--json")
-        assert (ran.code, ran.err) == (0, "")
-        verdicts = {each["what"]: each["verdict"] for each in ran.json["data"]["checks"]}
-        assert verdicts["mk1c"] == verdicts["notify[0]"] == verdicts["instruments"] == "ok"
-        assert mailbox.mails() == []
+    login.settings["notify"] = [{"url": mailbox.url}]
+    ran = login.run("check", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    verdicts = {each["what"]: each["verdict"] for each in ran.json["data"]["checks"]}
+    assert verdicts["mk1c"] == verdicts["notify[0]"] == verdicts["instruments"] == "ok"
+    assert mailbox.mails() == []
     sequencer.refuse_key()
+    mailbox.stop()
     ran = login.run("check")
     assert ran.code == 69
     assert "refuses the key" in ran.err

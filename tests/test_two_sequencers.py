@@ -12,6 +12,7 @@ import pytest
 from tests.lab.cluster import Cluster
 from tests.lab.mailbox import Mailbox
 from tests.lab.minknow import SimulatedRun, snapshot
+from tests.lab.zygote import Zygote
 from tests.program import Program, Ran, is_done, is_verified, mark
 from tests.test_verdicts import kinds
 
@@ -68,9 +69,11 @@ def first(program: Program, data: Path, arrived: Path) -> Sequencer:
 
 
 @pytest.fixture
-def second(host_python: str, first: Sequencer, tmp_path: Path) -> Iterator[Sequencer]:
+def second(
+    host_python: str, zygote: Zygote, first: Sequencer, tmp_path: Path
+) -> Iterator[Sequencer]:
     """Another, with a run of the same name that holds other reads."""
-    program = Program(host_python, tmp_path / "home of another")
+    program = Program(host_python, tmp_path / "home of another", zygote)
     program.settings["instrument"] = "another"
     source = tmp_path / "another"
     shutil.copytree(first.source, source)

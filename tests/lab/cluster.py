@@ -31,14 +31,17 @@ PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 PATIENCE: Final = 60.0  # seconds to wait for what takes milliseconds unless the machine is busy
 
 # StrictModes looks at all folders above the key file, and the temporary folder is open to all.
-# ONTPUSH_LAB marks what the sessions start, so that it is found when its parents are gone.
+# ONTPUSH_LAB marks what the sessions start, so that it is found when its parents are gone. With
+# SHLVL set, a bash of Debian's does not take itself for a login and reads no .bashrc of the user.
+# The exchange of keys that is left out costs more than all else that a session does.
 SSHD_CONFIG: Final = """\
 ListenAddress {host}
 Port {port}
 HostKey {home}/host_key
 AuthorizedKeysFile {home}/authorized_keys
 PidFile {home}/sshd.pid
-SetEnv ONTPUSH_LAB={home}
+SetEnv ONTPUSH_LAB={home} SHLVL=1
+KexAlgorithms -sntrup761*
 StrictModes no
 UsePAM no
 PasswordAuthentication no

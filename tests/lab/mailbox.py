@@ -47,6 +47,8 @@ class Mailbox:
 
     def start(self) -> None:
         """Take mail, on the same port as before."""
+        if self._server is not None:
+            return
         place = f"{HOST}:{self.port}"
         keeper = ["-c", "aiosmtpd.handlers.Mailbox", str(self.directory)]
         self._server = subprocess.Popen([sys.executable, "-m", "aiosmtpd", "-nl", place, *keeper])
@@ -63,6 +65,12 @@ class Mailbox:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+    def empty(self) -> None:
+        """Forget what has come."""
+        for path in (self.directory / "new").iterdir():
+            path.unlink()
+        self._seen.clear()
 
     def _answers(self) -> bool:
         try:

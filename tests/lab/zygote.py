@@ -3,22 +3,26 @@
     PYTHON tests/lab/zygote.py FD
 
 A process of the host's Python that has imported the program once, and forks for each call that it
-is told of on its socket. `Zygote` is its other end. What a call may be told besides its words:
-clocks that stand still, the host's and its disk's, and the step before which it is killed; see
-`crashing`. Where the program calls itself in a process of its own, it forks once more.
+is told of on its socket. `Zygote` is its other end. A call may be told to crash: then it lives at
+clocks that stand still, the host's and its disk's, and is killed before some step; see `crashing`.
+Where such a call starts the program in a process of its own, that is forked, too.
 
 Runs on Python 3.6 and needs nothing but the standard library.
 """
 
 import array
+import importlib
 import json
 import os
+import pkgutil
+import selectors
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from typing import Any, Dict, List, NamedTuple
+import threading
+import time
+from typing import Any, Dict, List, NamedTuple, Optional
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
@@ -39,16 +43,26 @@ class Ended(NamedTuple):
     err: bytes
 
 
-class Zygote:
-    """The forking process on `python`, ended with the block."""
+class Crash(NamedTuple):
+    """Clocks, in seconds since the epoch, and the step before which a call is killed; 0: none."""
 
-    def __init__(self, python: str) -> None:
+    clock: float
+    disk: float
+    step: int
+    orphans: bool
+
+
+class Zygote:
+    """The forking process on `python` in this environment, ended with the block."""
+
+    def __init__(self, python: str, environment: Dict[str, str]) -> None:
+        self._calling = threading.Lock()
         self._socket, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [python, os.path.join(HERE, "zygote.py"), str(there.fileno())],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
-            env=dict(os.environ, PYTHONWARNINGS="error", PYTHONPATH=CHECKOUT),
+            env=environment,
         )
         there.close()
 
@@ -59,44 +73,80 @@ class Zygote:
         self._socket.close()
         self._process.wait()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is at work: there is one at a time."""
+        return self._calling.locked()
+
     def call(
         self,
         words: List[bytes],
-        clock: float,
-        disk: float,
-        step: int = 0,
-        orphans: bool = False,
+        environment: Optional[Dict[str, str]] = None,
+        directory: str = "/",
+        customize: str = "",
+        crash: Optional[Crash] = None,
     ) -> Ended:
-        """One call, until the last of its processes has ended."""
+        """One call, until all have ended that hold its output, or with `crash` anything of it.
+
+        `customize` is what would stand in sitecustomize.py.
+        """
         told = {
             "words": [os.fsdecode(word) for word in words],
-            "clock": clock,
-            "disk": disk,
-            "step": step,
-            "orphans": orphans,
+            "environment": environment,
+            "directory": directory,
+            "customize": customize,
+            "crash": crash,
         }
-        reading, writing = os.pipe()
-        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as out:
-            files = array.array("i", [out.fileno(), errors.fileno(), writing])
-            self._socket.sendmsg(
-                [json.dumps(told).encode("utf-8", "surrogatepass")],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)],
-            )
-            os.close(writing)
+        pipes = [os.pipe() for _ in range(3)]
+        files = array.array("i", [writing for _, writing in pipes])
+        with self._calling:
+            try:
+                self._socket.sendmsg(
+                    [json.dumps(told).encode("utf-8", "surrogatepass")],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)],
+                )
+            finally:
+                for number in files:
+                    os.close(number)
             self._socket.settimeout(_PATIENCE)
-            code = int(self._socket.recv(100))
-            os.read(reading, 1)  # the end of it: nobody holds the other end any more
-            os.close(reading)
-            out.seek(0)
-            errors.seek(0)
-            return Ended(code, out.read(), errors.read())
+            pid = int(self._socket.recv(100))
+            try:
+                out, err, _ = _read_to_the_end([reading for reading, _ in pipes])
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                raise
+            finally:
+                code = int(self._socket.recv(100))
+        return Ended(code, out, err)
+
+
+def _read_to_the_end(pipes: List[int]) -> List[bytes]:
+    """What comes through each, read side by side until nobody can write any more."""
+    deadline = time.monotonic() + _PATIENCE
+    read = dict.fromkeys(pipes, b"")
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            selector.register(pipe, selectors.EVENT_READ)
+        try:
+            while selector.get_map():
+                if time.monotonic() > deadline:
+                    raise RuntimeError("a call of the program does not end")
+                for key, _ in selector.select(1):
+                    part = os.read(key.fd, 1 << 16)
+                    read[key.fd] += part
+                    if not part:
+                        selector.unregister(key.fd)
+        finally:
+            for pipe in pipes:
+                os.close(pipe)
+    return list(read.values())
 
 
 def main() -> None:
     """Fork for each call, until the other end is closed."""
-    import ontpush.command_line  # noqa: F401
     from ontpush.__main__ import main as program
 
+    _load_all()
     calls = socket.socket(fileno=int(sys.argv[1]))
     while True:
         files = array.array("i")
@@ -111,9 +161,18 @@ def main() -> None:
             _perform(json.loads(said.decode("utf-8", "surrogatepass")), list(files), program)
         for number in files:
             os.close(number)
+        calls.send(str(pid).encode())
         _, status = os.waitpid(pid, 0)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         calls.send(str(code).encode())
+
+
+def _load_all() -> None:
+    """Import all modules of the program, but those of its libraries that a host may not have."""
+    import ontpush
+
+    for module in pkgutil.walk_packages(ontpush.__path__, "ontpush."):
+        importlib.import_module(module.name)
 
 
 def _perform(call: Dict[str, Any], files: List[int], program: Any) -> None:
@@ -121,13 +180,26 @@ def _perform(call: Dict[str, Any], files: List[int], program: Any) -> None:
     out, errors, held = files
     os.dup2(out, 1)
     os.dup2(errors, 2)
-    for number in (out, errors):
-        os.close(number)
+    os.close(out)
+    os.close(errors)
+    os.chdir(call["directory"])
+    if call["environment"] is not None:
+        _be_called_with(call["environment"])
+    exec(call["customize"], {})  # noqa: S102 - as Python does with sitecustomize.py
+    if call["crash"] is None:
+        os.close(held)
+        sys.exit(program(call["words"]))
+    crash = Crash(*call["crash"])
     os.set_inheritable(held, True)
-    live_at(call["clock"], call["disk"])
-    blow = arm(call["step"], Blow.ORPHANS if call["orphans"] else Blow.ALL, held)
+    live_at(crash.clock, crash.disk)
+    blow = arm(crash.step, Blow.ORPHANS if crash.orphans else Blow.ALL, held)
     _fork_instead(program, blow, held)
     _end_with(program, call["words"])
+
+
+def _be_called_with(environment: Dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _end_with(program: Any, words: List[str]) -> None:
@@ -156,8 +228,7 @@ def _fork_instead(program: Any, blow: Blow, held: int) -> None:
                 os.closerange(3, held)
                 os.closerange(held + 1, min(highest, 4096))
                 blow.disarm()
-                os.environ.clear()
-                os.environ.update(environment)
+                _be_called_with(environment)
                 _let_interrupts_in()
                 _end_with(program, [os.fsdecode(word) for word in words[3:]])
 
