@@ -48,6 +48,7 @@ from tests.lab.trees import (
     md5,
     read_rollup,
 )
+from tests.lab.zygote import Crash, Ended, Zygote
 from tests.program import CHECKOUT
 
 CRASHING = CHECKOUT / "tests" / "lab" / "crashing.py"
@@ -106,17 +107,11 @@ def is_run(path: bytes) -> bool:
     )
 
 
-class Ended(NamedTuple):
-    code: int
-    out: bytes
-    err: bytes
-
-
 class World:
     """A source, a destination, the program, and what the test remembers to judge them by."""
 
-    def __init__(self, python: str, home: bytes, runs: int, settle: int, sidecars: bool) -> None:
-        self.python = python
+    def __init__(self, zygote: Zygote, home: bytes, runs: int, settle: int, sidecars: bool) -> None:
+        self.zygote = zygote
         self.home = home
         self.source = home + b"/src"
         self.there = home + b"/dst"
@@ -278,7 +273,7 @@ class World:
 
     def crash(self, step: int, orphans: bool) -> None:
         """A tick that is killed."""
-        self.expect(self.push(step, "--orphans" if orphans else ""), 0, CRASHED)
+        self.expect(self.push(step, orphans), 0, CRASHED)
 
     def meanwhile(self, step: int, events: list[tuple[Any, ...]]) -> None:
         """A tick during which things happen at the source, between one step and the next."""
@@ -290,7 +285,7 @@ class World:
             self.check()
 
         before = set(self.stealthy)
-        self.expect(self.push(step, "--pause", happen), 0, 1)
+        self.expect(self.push(step, during=happen), 0, 1)
         unseen = self.stealthy - before
         self.observe()
         self.check(new_marks=True)
@@ -391,45 +386,54 @@ class World:
 
     # -- the program --------------------------------------------------------------------
 
-    def push(self, step: int = 0, how: str = "", during: Callable[[], None] | None = None) -> Ended:
-        return self.call(
-            "push", "--json", self.source, self.there, step=step, how=how, during=during
-        )
+    def push(
+        self, step: int = 0, orphans: bool = False, during: Callable[[], None] | None = None
+    ) -> Ended:
+        words = ("--json", self.source, self.there)
+        return self.call("push", *words, step=step, orphans=orphans, during=during)
 
     def call(
         self,
         command: str,
         *words: str | bytes,
         step: int = 0,
-        how: str = "",
+        orphans: bool = False,
         during: Callable[[], None] | None = None,
     ) -> Ended:
         """One call of the program, until the last of its processes has ended."""
         clock = self.clock_ns / SECOND
-        arguments: list[str | bytes | Path] = [self.python, CRASHING, f"--clock={clock:.3f}"]
-        arguments += [how] if how else []
-        arguments += [str(step), command, "--config", self.home + b"/config.json", *words]
-        environment = {**os.environ, "PYTHONWARNINGS": "error"}
+        arguments = [os.fsencode(word) for word in (command, "--config", self.home, *words)]
+        arguments[2] += b"/config.json"
+        if during:
+            ended = self.paused(clock, step, arguments, during)
+        else:
+            crash = Crash(clock, clock, step, orphans)
+            ended = self.zygote.call(arguments, crash=crash)
+        self.clock_ns += SECOND // 4
+        self.touch_folders()
+        assert b"Traceback" not in ended.err, ended.err
+        assert b"unexpected" not in ended.err, ended.err
+        return ended
+
+    def paused(
+        self, clock: float, step: int, arguments: list[bytes], during: Callable[[], None]
+    ) -> Ended:
+        """One call that waits before a step while other things happen."""
+        options = [f"--clock={clock:.3f}", "--pause", str(step)]
         with subprocess.Popen(
-            arguments,
+            [self.zygote.python, CRASHING, *options, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
         ) as process:
             assert process.stdin
             assert process.stdout
-            first = process.stdout.read(1) if during else b""
-            if during and first == b"\n":
+            first = process.stdout.read(1)
+            if first == b"\n":
                 during()
             out, err = process.communicate(b"\n", timeout=PATIENCE)
-            out = first.strip() + out
-        self.clock_ns += SECOND // 4
-        self.touch_folders()
-        ended = Ended(process.returncode, out, err)
-        assert b"Traceback" not in err, err
-        assert b"unexpected" not in err, err
-        return ended
+        return Ended(process.returncode, first.strip() + out, err)
 
     def expect(self, ended: Ended, *codes: int) -> None:
         """Judge an exit code; without the destination there is but one for a push."""
@@ -720,10 +724,10 @@ def scratch() -> Iterator[bytes]:
 @example(runs=1, settle=60, sidecars=True, events=(*sent, ("delete", 0, 0)))
 @example(runs=1, settle=60, sidecars=True, events=(*done, ("rename", 0, 0, b"", b"a.pod5")))
 def test_any_sequence_of_events(
-    host_python: str, runs: int, settle: int, sidecars: bool, events: tuple[tuple[Any, ...], ...]
+    zygote: Zygote, runs: int, settle: int, sidecars: bool, events: tuple[tuple[Any, ...], ...]
 ) -> None:
     with scratch() as home:
-        world = World(host_python, home, runs, settle, sidecars)
+        world = World(zygote, home, runs, settle, sidecars)
         for each in events:
             world.apply(*each)
         world.settle_down()

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.lab.crashing import CRASHED
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.small_disk import SmallDisk
+from tests.lab.zygote import Crash, Zygote
 from tests.program import Program, Ran, wait_for
 from tests.test_monitor import HOUR, beat, ticked
 
@@ -391,18 +392,19 @@ def test_what_could_not_be_written_down_is_told_once_when_there_is_room(
 
 def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
     monitor: Program,
+    zygote: Zygote,
     pushed: Path,
     root: Path,
     mailbox: Mailbox,
 ) -> None:
     monitor.settings["on_verified"] = ["exit 3"]
     stalled(root, "one")
-    crashing = [monitor.python, str(Path(__file__).parent / "lab" / "crashing.py")]
     # Every third: each takes a second, and what happens in between is much alike.
     for step in range(1, 100, 3):
-        call = [*crashing, f"{step}", "monitor", *monitor.configured()]
-        ran = subprocess.run(call, env=monitor.environment, check=False, capture_output=True)
-        if ran.returncode != 137:
+        words = [os.fsencode(word) for word in ("monitor", *monitor.configured())]
+        crash = Crash(None, 0, step, orphans=False)
+        ran = zygote.call(words, monitor.environment, str(monitor.home), crash=crash)
+        if ran.code != CRASHED:
             break
         before = mailbox.subjects()
         monitor.run("monitor")

@@ -44,9 +44,12 @@ class Ended(NamedTuple):
 
 
 class Crash(NamedTuple):
-    """Clocks, in seconds since the epoch, and the step before which a call is killed; 0: none."""
+    """The step before which a call is killed, and its clocks, in seconds since the epoch.
 
-    clock: float
+    0 is for no step, None for clocks that are right.
+    """
+
+    clock: Optional[float]
     disk: float
     step: int
     orphans: bool
@@ -56,6 +59,7 @@ class Zygote:
     """The forking process on `python` in this environment, ended with the block."""
 
     def __init__(self, python: str, environment: Dict[str, str]) -> None:
+        self.python = python
         self._calling = threading.Lock()
         self._socket, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
@@ -191,7 +195,8 @@ def _perform(call: Dict[str, Any], files: List[int], program: Any) -> None:
         sys.exit(program(call["words"]))
     crash = Crash(*call["crash"])
     os.set_inheritable(held, True)
-    live_at(crash.clock, crash.disk)
+    if crash.clock is not None:
+        live_at(crash.clock, crash.disk)
     blow = arm(crash.step, Blow.ORPHANS if crash.orphans else Blow.ALL, held)
     _fork_instead(program, blow, held)
     _end_with(program, call["words"])
