@@ -88,7 +88,7 @@ def lint(c: Context, fix: bool = False) -> None:
 @task(
     pre=[lint],
     help={
-        "all": "run all tests on the newest Python, too, not only what that may break",
+        "all": "run all tests with the newest Python and Ansible, too, not only what may break",
         "only": "run the tests whose names match this expression (pytest -k)",
         "python": "run the program with this Python instead",
     },
@@ -96,12 +96,13 @@ def lint(c: Context, fix: bool = False) -> None:
 def test(c: Context, all: bool = False, only: str = "", python: str = "") -> None:
     """Lint, then run all tests on Python 3.6, on the newest here what that may break, the fleet's.
 
-    With --only or --python, the fleet's are left out: ./inv fleet runs them alone.
+    The fleet's run beside the others, in the same way with two Ansibles. With --only or --python
+    they are left out: ./inv fleet runs them alone.
     """
     hosts = given_python(python) if python else host_pythons()
     need(c, SLURM_PROGRAMS)
     # The fleet's tests mostly wait for cron: the others run meanwhile.
-    with beside([] if only or python else fleet_command(c, "")) as of_fleet:
+    with beside([] if only or python else fleet_command(c, "", all)) as of_fleet:
         oldest = min(hosts)
         codes = [
             run_tests(c, version, path, only, newest_only=version > oldest and not (all or only))
@@ -139,10 +140,15 @@ def machine(
     finish(run(c, PYTHON, "-m", "pytest", "-q", *side_by_side(), *which))
 
 
-@task(help={"only": "run the tests whose names match this expression (pytest -k)"})
-def fleet(c: Context, only: str = "") -> None:
+@task(
+    help={
+        "all": "run all tests with the newest ansible-core, too, not only what that may break",
+        "only": "run the tests whose names match this expression (pytest -k)",
+    }
+)
+def fleet(c: Context, all: bool = False, only: str = "") -> None:
     """Test the roles on real hosts, with the ansible-core for a Mk1C and with the newest."""
-    command = fleet_command(c, only)
+    command = fleet_command(c, only, all)
     finish(run(c, *command) if command else 0)
 
 
@@ -355,14 +361,14 @@ def side_by_side() -> list[str]:
     return [f"-n{workers}", "--dist=worksteal"]
 
 
-def fleet_command(c: Context, only: str) -> list[str]:
+def fleet_command(c: Context, only: str, all: bool) -> list[str]:
     """Say what runs Molecule on real hosts with every ansible-core that counts."""
     if os.geteuid():
         lacking("only root can make hosts to test the roles on: NOT tested")
         return []
     need(c, LAB_PROGRAMS)
     ansibles = [Path(PYTHON).parent, *newest_ansible(c)]
-    selection = [*without_mk1c(), *["--only", only] * bool(only)]
+    selection = [*without_mk1c(), *["--only", only] * bool(only), *["--all"] * all]
     return [PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection]
 
 

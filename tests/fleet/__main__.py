@@ -7,6 +7,7 @@ at the end. Of a run that fails, all that it said is shown, of the others the en
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,30 +31,31 @@ FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
 # does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
 PARTS: Final = {"cluster": "cluster_side", "sequencers": "not cluster_side"}
-# To check, and to converge once more, is for one of two scenarios that set up the same hosts.
+# To check, and to converge once more, is for one of the scenarios that set up the same hosts.
 ALL_STEPS: Final = ("test",)
 FEW_STEPS: Final = ("converge", "verify")
+NEWEST_STEPS: Final = ("converge", "idempotence", "verify")
 SET_UP_ONLY: Final = "not forced_command and not cluster_side"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
 
 
 class Scenario:
-    """Molecule's sequence with the Ansible of one virtual environment."""
+    """Molecule's sequence with the Ansible of one virtual environment; `which` tests, as pytest."""
 
     def __init__(
         self,
         programs: Path,
         without: list[str],
         name: str,
-        only: str,
+        which: Sequence[str],
         steps: Sequence[str] = ALL_STEPS,
     ) -> None:
         self.programs = programs
         self.version = core_version(programs)
         self.without = without if self.manages_old_python else [*without, *OLD]
         self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}", self.without)
-        self.only = only
+        self.which = which
         self.steps = steps
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
         self._said = Path(self._own.name) / "said"
@@ -75,8 +77,8 @@ class Scenario:
             # Its colours are for a terminal, and end up in files.
             "NO_COLOR": "1",
             "ONTPUSH_LAB": str(self.lab.state),
-            "ONTPUSH_ONLY": self.only,
             "ONTPUSH_PYTHON": sys.executable,
+            "ONTPUSH_WHICH": json.dumps(self.which),
             "ONTPUSH_WITHOUT": " ".join(self.without),
         }
         molecule = [str(self.programs / "python"), "-m", "molecule"]
@@ -117,31 +119,25 @@ def main() -> int:
     parser.add_argument("programs", nargs="+", type=Path, metavar="DIR", help="where an Ansible is")
     parser.add_argument("--without", action="append", default=[], metavar="HOST")
     parser.add_argument("--only", default="", metavar="EXPRESSION", help="as pytest -k")
+    parser.add_argument("--all", action="store_true", help="with every Ansible all that it can do")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     try:
-        return run([folder.absolute() for folder in given.programs], given.without, given.only)
+        programs = [folder.absolute() for folder in given.programs]
+        return run(programs, given.without, given.only, given.all)
     except LabError as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
 
 
-def run(programs: list[Path], without: list[str], only: str) -> int:
+def run(programs: list[Path], without: list[str], only: str, all: bool) -> int:
     """Run the scenarios of every Ansible and return the highest exit code.
 
     They run side by side: each waits for cron and ssh most of the time. What their hosts boot from
     is made before, once for all.
     """
     begin = time.monotonic()
-    first, *others = programs
-    if only:
-        scenarios = [Scenario(first, without, "chosen", only)]
-    else:
-        scenarios = [
-            Scenario(first, without, name, part, FEW_STEPS if name == "cluster" else ALL_STEPS)
-            for name, part in PARTS.items()
-        ]
-        scenarios += [Scenario(folder, without, "set-up", SET_UP_ONLY) for folder in others]
+    scenarios = list(chosen(programs, without, only) if only else all_parts(programs, without, all))
     try:
         scenarios[0].lab.make_images()
         for scenario in scenarios:
@@ -151,6 +147,22 @@ def run(programs: list[Path], without: list[str], only: str) -> int:
         for scenario in scenarios:
             scenario.end()
         print(f"\nThe fleet took {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def chosen(programs: list[Path], without: list[str], only: str) -> Iterator[Scenario]:
+    """What the caller wants to see, with the first Ansible."""
+    yield Scenario(programs[0], without, "chosen", ["-k", only])
+
+
+def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[Scenario]:
+    """Everything with the first Ansible, with the others what they may break, or `all` they can."""
+    first, *others = programs
+    for name, part in PARTS.items():
+        steps = FEW_STEPS if name == "cluster" else ALL_STEPS
+        yield Scenario(first, without, name, ["-k", part], steps)
+    for folder in others:
+        which = ["-k", SET_UP_ONLY, *([] if all else ["-m", "newest"])]
+        yield Scenario(folder, without, "set-up", which, ALL_STEPS if all else NEWEST_STEPS)
 
 
 def core_version(programs: Path) -> str:

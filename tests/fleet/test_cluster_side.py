@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.fleet.hosts import Fleet, Machine, wait_for
-from tests.lab.hosts.podman import podman
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
@@ -179,8 +178,7 @@ def turn_a_bit(cluster: Machine, run: str) -> str:
 @contextlib.contextmanager
 def cut_off(machine: Machine) -> Iterator[None]:
     """A host whose network is down."""
-    pid = podman("inspect", "--format", "{{.State.Pid}}", machine.lab.container(machine.name))
-    link = ["nsenter", "--target", pid.strip(), "--net", "ip", "link", "set", "eth0"]
+    link = ["nsenter", "--target", f"{machine.pid}", "--net", "ip", "link", "set", "eth0"]
     subprocess.run([*link, "down"], check=True)
     try:
         yield

@@ -54,6 +54,7 @@ def test_a_rotation_that_is_killed_leaves_a_key_that_works(
     )
 
 
+@pytest.mark.newest
 def test_keys_rotate_while_a_push_is_under_way(
     fleet: Fleet, machine: Machine, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def with_key(fleet: Fleet, machine: Machine, key: str) -> str:
     return Attacker(fleet, machine).run(f"{write}touch key.pub; {push}; rm key").seen
 
 
+@pytest.mark.newest
 def test_nobody_elses_key_has_changed(fleet: Fleet, sequencer: Machine) -> None:
     (entry,) = entries(fleet, sequencer)
     assert public_half(sequencer) in entry

@@ -61,6 +61,7 @@ def test_a_version_that_fails_its_check_never_runs(
     assert machine.user("ontpush check").returncode == 0
 
 
+@pytest.mark.newest
 def test_a_version_that_works_takes_over_and_can_be_left_again(
     fleet: Fleet, machine: Machine, newer: Path
 ) -> None:

@@ -192,7 +192,7 @@ def _perform(call: Dict[str, Any], files: List[int], program: Any) -> None:
     exec(call["customize"], {})  # noqa: S102 - as Python does with sitecustomize.py
     if call["crash"] is None:
         os.close(held)
-        sys.exit(program(call["words"]))
+        _end_with(program, call["words"])
     crash = Crash(*call["crash"])
     os.set_inheritable(held, True)
     if crash.clock is not None:
@@ -215,6 +215,7 @@ def _end_with(program: Any, words: List[str]) -> None:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
+    # Not sys.exit: to take an interpreter apart costs more than what most calls do.
     os._exit(code)
 
 
