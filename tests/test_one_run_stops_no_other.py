@@ -159,3 +159,34 @@ def test_the_last_run_may_be_removed(
     program.pushed(data, arrived)
     run.path.rename(data.with_name("gone"))
     assert program.pushed(data, arrived) == {}
+
+
+# A fault of the program itself that one run brings to light.
+FAULT = """\
+import ontpush.engine.visit
+_take_stock = ontpush.engine.visit.take_stock
+def _faulty(ledger, rules, record, *more):
+    if b"/a/" in record.path:
+        raise KeyError("never thought of")
+    return _take_stock(ledger, rules, record, *more)
+ontpush.engine.visit.take_stock = _faulty
+"""
+
+
+def test_a_fault_of_the_program_in_one_run_stops_no_other(
+    program: Program, runs: list[SimulatedRun], data: Path, arrived: Path
+) -> None:
+    faulty, other = (str(run.path.relative_to(data)) for run in runs)
+    (program.modules / "sitecustomize.py").write_text(FAULT)
+    with program.pushing(data, arrived, "--json") as tick:
+        out, _ = tick.communicate()
+    assert tick.returncode == 1
+    (error,) = json.loads(out)["errors"]
+    assert (error["code"], error["run"]) == ("unexpected", faulty)
+    assert "KeyError: 'never thought of'" in error["message"]
+    assert is_done(arrived / other)
+    states = {each["run"]: each["state"] for each in heartbeat(arrived)["runs"]}
+    assert states == {faulty: "failed", other: "done"}
+    (program.modules / "sitecustomize.py").unlink()
+    program.pushed(data, arrived)
+    assert is_done(arrived / faulty)

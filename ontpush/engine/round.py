@@ -1,6 +1,7 @@
 """One round over all runs below the source: a visit to each, and the heartbeat at the end."""
 
 import os
+import sqlite3
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
@@ -14,7 +15,14 @@ from ontpush.engine.look import Tokens
 from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
 from ontpush.facts.names import below, shown
-from ontpush.facts.trouble import RunFailed, SourceLost, Trouble, exit_code_of, run_failed
+from ontpush.facts.trouble import (
+    RunFailed,
+    SourceLost,
+    Trouble,
+    Unexpected,
+    exit_code_of,
+    run_failed,
+)
 from ontpush.facts.words import DONE, HIDDEN, LEFT_OUT, LOG_FAIL, LOG_WARN, SKIPPED
 
 
@@ -180,6 +188,12 @@ def _visit(
     except OSError as error:
         if os.path.isdir(found.path):
             troubles.append(run_failed(error, visit.run.relative))
+    except sqlite3.Error:
+        raise  # the ledger serves all runs
+    except Exception as error:  # noqa: BLE001 - whatever one run brings to light stops no other
+        fault = Unexpected(error)
+        fault.run = visit.run.relative
+        troubles.append(fault)
     # Where the whole source is gone, that is what befell the run.
     lost = _lost(tick) if troubles else []
     for trouble in [] if lost else troubles:

@@ -36,7 +36,7 @@ from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
 from ontpush.facts.names import below, human_size, human_time, plural, shown
 from ontpush.facts.regular import open_regular
-from ontpush.facts.trouble import RunFailed, Trouble, unwritten
+from ontpush.facts.trouble import RunFailed, Trouble, Unexpected, unwritten
 
 _ROUNDS = 3
 _NAMED_FILES = 5
@@ -417,7 +417,8 @@ class Visit:
 
     def note_trouble(self, trouble: Trouble) -> None:
         """Note that the visit ended in trouble, the run's own or that of the whole tick."""
-        state = words.FAILED if isinstance(trouble, RunFailed) else self.record.state
+        is_its_own = isinstance(trouble, (RunFailed, Unexpected))
+        state = words.FAILED if is_its_own else self.record.state
         self._update(state=state, error=trouble.message, **self._sizes())
 
     def _log(self, word: str, details: str = "") -> None:

@@ -122,8 +122,8 @@ class Unexpected(Trouble):
     def __init__(self, error: BaseException) -> None:
         what = str(error).replace("\n", " ")
         super().__init__(
-            f"unexpected {type(error).__name__}: {what} (in {_place_of(error)}); nothing is marked"
-            " done by a call that ends so; please report it"
+            f"unexpected {type(error).__name__}: {what} (in {_place_of(error)}); what ends so marks"
+            " nothing done; please report it"
         )
 
 
