@@ -70,23 +70,10 @@ def demo(c: Context) -> None:
 @task(help={"fix": "put right what can be, and format"})
 def lint(c: Context, fix: bool = False) -> None:
     """Check style, types, roles, and that Python 3.6 still does; --fix formats."""
-    path = os.pathsep.join([str(Path(PYTHON).parent), *os.get_exec_path()])
-    checks = [
-        [PYTHON, "-m", "ruff", "check", *["--fix"] * fix],
-        [PYTHON, "-m", "ruff", "format", *["--check"] * (not fix)],
-        [PYTHON, "-m", "mypy"],
-        # Without postponed evaluation, which 3.6 does not have, annotations are evaluated.
-        [tool("vermin"), "--quiet", "--violations", "--eval-annotations", "-t=3.6-", "ontpush"],
-        ["sh", "-n", "inv"],
-        [tool("yamllint"), "--strict", "."],
-        # It looks for ansible-playbook on PATH.
-        ["env", f"PATH={path}", tool("ansible-lint"), "-q", "--strict", "--profile=production"],
-    ]
-    finish(max([run(c, *check) for check in checks]))
+    finish(linted(c, fix))
 
 
 @task(
-    pre=[lint],
     help={
         "all": "run all tests with the newest Python and Ansible, too, not only what may break",
         "only": "run the tests whose names match this expression (pytest -k)",
@@ -103,6 +90,7 @@ def test(c: Context, all: bool = False, only: str = "", python: str = "") -> Non
     need(c, SLURM_PROGRAMS)
     # The fleet's tests mostly wait for cron: the others run meanwhile.
     with beside([] if only or python else fleet_command(c, "", all)) as of_fleet:
+        finish(linted(c))
         oldest = min(hosts)
         codes = [
             run_tests(c, version, path, only, newest_only=version > oldest and not (all or only))
@@ -341,6 +329,23 @@ def words(flags: str) -> list[str]:
         return shlex.split(flags)
     except ValueError as error:
         raise Exit(f"--flags {flags}: {error}; quote it as for a shell", 64) from None
+
+
+def linted(c: Context, fix: bool = False) -> int:
+    """Run all checks that run nothing of the project; the highest exit code."""
+    path = os.pathsep.join([str(Path(PYTHON).parent), *os.get_exec_path()])
+    checks = [
+        [PYTHON, "-m", "ruff", "check", *["--fix"] * fix],
+        [PYTHON, "-m", "ruff", "format", *["--check"] * (not fix)],
+        [PYTHON, "-m", "mypy"],
+        # Without postponed evaluation, which 3.6 does not have, annotations are evaluated.
+        [tool("vermin"), "--quiet", "--violations", "--eval-annotations", "-t=3.6-", "ontpush"],
+        ["sh", "-n", "inv"],
+        [tool("yamllint"), "--strict", "."],
+        # It looks for ansible-playbook on PATH.
+        ["env", f"PATH={path}", tool("ansible-lint"), "-q", "--strict", "--profile=production"],
+    ]
+    return max([run(c, *check) for check in checks])
 
 
 def run_tests(c: Context, version: Version, python: str, only: str, *, newest_only: bool) -> int:

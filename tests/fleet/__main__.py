@@ -30,7 +30,8 @@ from tests.lab.hosts.table import HOSTS
 FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
 # does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
-PARTS: Final = {"cluster": "cluster_side", "sequencers": "not cluster_side"}
+LONGEST: Final = "cluster"
+PARTS: Final = {LONGEST: "cluster_side", "sequencers": "not cluster_side"}
 # To check, and to converge once more, is for one of the scenarios that set up the same hosts.
 ALL_STEPS: Final = ("test",)
 FEW_STEPS: Final = ("converge", "verify")
@@ -56,6 +57,8 @@ class Scenario:
         self.without = without if self.manages_old_python else [*without, *OLD]
         self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}", self.without)
         self.which = which
+        # For the others there is time until that one has ended.
+        self._gives_way = name != LONGEST
         self.steps = steps
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
         self._said = Path(self._own.name) / "said"
@@ -83,7 +86,7 @@ class Scenario:
         }
         molecule = [str(self.programs / "python"), "-m", "molecule"]
         calls = [shlex.join([*molecule, step, "--no-command-borders"]) for step in self.steps]
-        command = ["sh", "-ec", "\n".join(calls)]
+        command = [*["nice"] * self._gives_way, "sh", "-ec", "\n".join(calls)]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
@@ -158,7 +161,7 @@ def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[S
     """Everything with the first Ansible, with the others what they may break, or `all` they can."""
     first, *others = programs
     for name, part in PARTS.items():
-        steps = FEW_STEPS if name == "cluster" else ALL_STEPS
+        steps = FEW_STEPS if name == LONGEST else ALL_STEPS
         yield Scenario(first, without, name, ["-k", part], steps)
     for folder in others:
         which = ["-k", SET_UP_ONLY, *([] if all else ["-m", "newest"])]
