@@ -196,6 +196,15 @@ class Program:
             f'{before}\n{RSYNC} "$@"; code=$?\n{after}\nexit $code',
         )
 
+    def kill_at(self, call: int, moment: str) -> None:
+        """Kill the program `before` or `after` a call of rsync, the first being 1."""
+        count = self.home / "count"
+        kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
+        if moment == "before":
+            self.wrap_rsync(before=f"echo >>{count}; {kill}")
+        else:
+            self.wrap_rsync(before=f"echo >>{count}", after=kill)
+
     def put_clock_forward(self, seconds: float) -> None:
         """Let the program, and nothing else, live in the future: so much time has passed for it."""
         self.put_clock_wrong(0, passed=seconds)

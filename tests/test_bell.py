@@ -195,12 +195,7 @@ def test_a_tick_killed_at_any_call_of_rsync_is_made_up_for(
     if heard:
         local.push()
         local.look()
-    count = local.program.home / "count"
-    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
-    if when == "before":
-        local.program.wrap_rsync(before=f"echo >>{count}; {kill}")
-    else:
-        local.program.wrap_rsync(before=f"echo >>{count}", after=kill)
+    local.program.kill_at(call, when)
     assert local.push_or_die() == -9
     local.program.wrap_rsync()
     while (verdict := local.look()) is None:

@@ -274,12 +274,7 @@ def test_a_tick_killed_at_any_call_of_rsync_leaves_no_wrong_mark_and_the_next_en
 ) -> None:
     run.write_all()
     there = arrived / run.path.relative_to(data)
-    count = program.home / "count"
-    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
-    if moment == "before":
-        program.wrap_rsync(before=f"echo >>{count}; {kill}")
-    else:
-        program.wrap_rsync(before=f"echo >>{count}", after=kill)
+    program.kill_at(call, moment)
     killed = program.push(data, arrived)
     wait_for(lambda: not program.processes(), "an orphan does not end")
     if (there / "rsync.done").exists() and mark(there)["rollup"] == md5(there / "md5sum"):
@@ -372,13 +367,7 @@ def test_a_tick_killed_after_the_ledger_was_lost_leaves_no_mark_here_for_what_is
     program.pushed(data, arrived)
     shutil.rmtree(program.state)
     os.utime(next(run.path.glob("pod5_pass/*")))  # what was touched since is hashed anew
-    count = program.home / "count"
-    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
-    counted = f"echo >>{count}"
-    if moment == "before":
-        program.wrap_rsync(before=f"{counted}; {kill}")
-    else:
-        program.wrap_rsync(before=counted, after=kill)
+    program.kill_at(call, moment)
     program.push(data, arrived)
     wait_for(lambda: not program.processes(), "an orphan does not end")
     if (run.path / "rsync.done").exists():

@@ -419,9 +419,8 @@ class World:
         self, clock: float, step: int, arguments: list[bytes], during: Callable[[], None]
     ) -> Ended:
         """One call that waits before a step while other things happen."""
-        options = [f"--clock={clock:.3f}", "--pause", str(step)]
         with subprocess.Popen(
-            [self.zygote.python, CRASHING, *options, *arguments],
+            [self.zygote.python, CRASHING, f"{clock:.3f}", str(step), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

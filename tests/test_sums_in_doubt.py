@@ -187,9 +187,7 @@ def test_a_tick_killed_while_it_puts_a_sum_right_is_made_up_for(local: Pair, cal
     assert local.look() == "corrupt"
     local.push()
     local.look()
-    count = local.program.home / "count"
-    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
-    local.program.wrap_rsync(before=f"echo >>{count}", after=kill)
+    local.program.kill_at(call, "after")
     local.push_or_die()
     local.program.wrap_rsync()
     while local.look() != "verified":

@@ -24,6 +24,13 @@ def second(tmp_path: Path) -> Path:
     return path
 
 
+def put_back(program: Program, data: Path) -> None:
+    """Have all runs again as in the backup, and no ledger."""
+    for path in (program.state, data):
+        shutil.rmtree(path)
+    os.rename(program.home / "backup", data)
+
+
 def watch(program: Program, run: Path) -> Path:
     """Look at `run` around every transfer; the file that appears if its roll-up ever is wrong."""
     wrong = program.home / "wrong"
@@ -203,9 +210,7 @@ def test_a_done_run_put_back_from_a_backup_is_no_reason_to_contradict_the_roll_u
     shutil.copytree(data, program.home / "backup")
     change(run)
     program.pushed(data, arrived)
-    for path in (program.state, data):
-        shutil.rmtree(path)
-    os.rename(program.home / "backup", data)
+    put_back(program, data)
     wrong = watch(program, there)
     program.pushed(data, arrived)
     assert is_done(there)
@@ -224,9 +229,7 @@ def test_a_file_put_back_that_looks_like_the_one_there_is_not_listed_before_it_w
     changed.write_bytes(changed.read_bytes()[::-1])
     os.utime(changed, ns=(second, second))
     program.pushed(data, arrived)
-    for path in (program.state, data):
-        shutil.rmtree(path)
-    os.rename(program.home / "backup", data)
+    put_back(program, data)
     # As if the copy was made in the second of the mark, and one file came later.
     mark = run.path / "rsync.done"
     date, *facts = mark.read_text().splitlines()

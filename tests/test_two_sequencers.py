@@ -132,19 +132,24 @@ def test_through_a_key_that_can_only_write_it_is_the_same(
     assert not is_called_done(first.there)
 
 
+def check_moved(mover: Sequencer, other: Sequencer) -> None:
+    """One of two in a contest moves, the other takes the place by `retry`, and both get done."""
+    mover.move()
+    assert mover.pushed() == "done"
+    other.retry()
+    assert other.pushed() == "done"
+    for each in (mover, other):
+        assert is_done(each.there)
+        assert each.pushed() == "done"
+
+
 def test_when_the_second_moves_the_first_claims_it_back_by_retry(
     first: Sequencer, second: Sequencer
 ) -> None:
     first.pushed()
     second.is_refused()
     first.is_refused()
-    second.move()
-    assert second.pushed() == "done"
-    first.retry()
-    assert first.pushed() == "done"
-    for each in (first, second):
-        assert is_done(each.there)
-        assert each.pushed() == "done"
+    check_moved(second, first)
 
 
 def test_when_the_first_moves_the_second_has_the_place_by_retry(
@@ -153,13 +158,7 @@ def test_when_the_first_moves_the_second_has_the_place_by_retry(
     first.pushed()
     second.is_refused()
     first.is_refused()
-    first.move()
-    assert first.pushed() == "done"
-    second.retry()
-    assert second.pushed() == "done"
-    for each in (first, second):
-        assert is_done(each.there)
-        assert each.pushed() == "done"
+    check_moved(first, second)
     data = next(second.path.glob("pod5_pass/*"))
     assert (second.there / data.relative_to(second.path)).read_bytes() == data.read_bytes()
 
@@ -226,13 +225,7 @@ def test_a_tick_that_is_killed_while_it_claims_loses_no_contest(
 ) -> None:
     first.pushed()
     before = snapshot(first.there)
-    count = second.program.home / "count"
-    kill = f"[ $(wc -l <{count}) = {call} ] && kill -9 $PPID"
-    counted = f"echo >>{count}"
-    if when == "before":
-        second.program.wrap_rsync(before=f"{counted}; {kill}")
-    else:
-        second.program.wrap_rsync(before=counted, after=kill)
+    second.program.kill_at(call, when)
     second.push()
     second.program.kill_all()
     shutil.rmtree(second.program.state / "outbox", ignore_errors=True)

@@ -191,9 +191,7 @@ def _visit(
     except sqlite3.Error:
         raise  # the ledger serves all runs
     except Exception as error:  # noqa: BLE001 - whatever one run brings to light stops no other
-        fault = Unexpected(error)
-        fault.run = visit.run.relative
-        troubles.append(fault)
+        troubles.append(Unexpected(error, visit.run.relative))
     # Where the whole source is gone, that is what befell the run.
     lost = _lost(tick) if troubles else []
     for trouble in [] if lost else troubles:

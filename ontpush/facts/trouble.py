@@ -119,11 +119,12 @@ class Unexpected(Trouble):
 
     code = "unexpected"
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, run: Optional[bytes] = None) -> None:
         what = str(error).replace("\n", " ")
         super().__init__(
             f"unexpected {type(error).__name__}: {what} (in {_place_of(error)}); what ends so marks"
-            " nothing done; please report it"
+            " nothing done; please report it",
+            run,
         )
 
 

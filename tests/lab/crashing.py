@@ -1,14 +1,13 @@
-"""Runs the program and kills it just before its Nth step, as a power cut would.
+"""Stops the program just before its Nth step: killed, as by a power cut, or pausing.
 
-    PYTHON tests/lab/crashing.py [--clock SECONDS] [--orphans | --pause] N COMMAND ...
+    PYTHON tests/lab/crashing.py CLOCK N COMMAND ...
 
 A step is a call after which the world outside the process is another: a rename, removal or new
 directory, a commit to SQLite, the start of a child process, its first line, its end. N is 0 for
-never. The exit code is 137 after a crash, else the program's own. The children of a crash are
-killed too, or with --orphans left to find out for themselves; whoever reads the standard output
-to its end has waited for the last of them. With --pause there is no crash: an empty line is
-printed, and the program goes on when it has read one. --clock is the time that the program sees,
-standing still.
+never. As a program this pauses: an empty line is printed, and the program goes on when it has
+read one; CLOCK is the time that it sees, standing still. `arm` can kill, too: the exit code is 137
+then. The children are killed as well, or left to find out for themselves; whoever reads the
+standard output to its end has waited for the last of them.
 
 Runs on Python 3.6 and needs nothing but the standard library.
 """
@@ -175,19 +174,15 @@ def arm(chosen: int, how: str, held: int) -> Blow:
 
 
 def main() -> int:
-    """The exit code of the program, if it gets so far."""
+    """Pause before the chosen step; the exit code of the program."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--clock", type=float)
-    parser.add_argument("--orphans", action="store_true")
-    parser.add_argument("--pause", action="store_true")
+    parser.add_argument("clock", type=float)
     parser.add_argument("chosen", type=int)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     call = parser.parse_args()
-    how = Blow.PAUSE if call.pause else Blow.ORPHANS if call.orphans else Blow.ALL
-    arm(call.chosen, how, os.dup(1))
+    arm(call.chosen, Blow.PAUSE, os.dup(1))
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if call.clock is not None:
-        live_at(call.clock, call.clock)
+    live_at(call.clock, call.clock)
     from ontpush.__main__ import main as program
 
     return program(call.words)
