@@ -289,7 +289,7 @@ class World:
             for path in sorted(below(side.there))
             if not path.startswith(b".ontpush/")
             and os.path.basename(path) not in OWN
-            and not is_temporary(path)
+            and not is_unfinished(path)
         ]
 
     def hurt(self, side: Side, path: bytes, lost: bool) -> None:
@@ -457,7 +457,7 @@ class World:
 
     def _check_known(self, side: Side, path: bytes, content: Content) -> None:
         name = os.path.basename(path)
-        if path.startswith(b".ontpush/") or name in OWN or is_temporary(path):
+        if path.startswith(b".ontpush/") or name in OWN or is_unfinished(path):
             return
         assert content in side.held.get(path, ()), f"{side.name}: {path!r} never held {content!r}"
 
@@ -598,10 +598,15 @@ class World:
                 yield f"{side.name}: {name!r} is not there, but {found!r}"
 
     def _left_over(self, side: Side) -> list[bytes]:
-        odd = [path for path in below(side.there) if is_temporary(path) or UNFINISHED in path]
+        odd = [path for path in below(side.there) if is_unfinished(path)]
         odd += [path for path in below(side.source) if UNFINISHED in path]
         odd += [b"outbox"] * os.path.exists(side.state + b"/outbox")
         return odd
+
+
+def is_unfinished(path: bytes) -> bool:
+    """Whether this is a name of what rsync, or the program itself, has not finished."""
+    return is_temporary(path) or path.endswith(UNFINISHED)
 
 
 def eligible(files: dict[bytes, Content]) -> dict[bytes, Content]:

@@ -122,6 +122,21 @@ def test_a_verified_run_that_opened_again_is_not_shown_as_verified_after_the_nex
     assert shown(local.monitor) == {str(local.run.path.relative_to(local.run.root)): "unvouched"}
 
 
+def test_a_verified_run_that_opened_again_and_went_elsewhere_is_shown_as_verified_no_more(
+    local: Pair,
+) -> None:
+    next(local.run.path.glob("final_summary*")).unlink()
+    (local.run.path / "late.txt").write_bytes(b"late")
+    assert local.push() == "waiting"
+    elsewhere = local.run.root / "elsewhere"
+    local.run.path.parents[1].rename(elsewhere)
+    assert local.push() == "waiting"
+    local.monitor.run("monitor")
+    verdicts = shown(local.monitor)
+    assert verdicts.pop(str(local.run.path.relative_to(local.run.root))) == "unvouched"
+    assert "verified" not in verdicts.values()
+
+
 def test_what_went_bad_in_a_verified_run_that_is_gone_from_its_sequencer_is_told(
     local: Pair, mailbox: Mailbox
 ) -> None:

@@ -1,9 +1,9 @@
 """What is newly done below an instrument's directory, and how far its verification has come.
 
 A run that the heartbeat calls done with the roll-up that we know costs no look at the disk:
-a tick costs what is new, not what there is. One that was verified, and is called done no more, is
-looked at in each tick. Once a day, at a second of each instrument's own, all that is remembered of
-it is held against the disk.
+a tick costs what is new, not what there is. One that was verified, and is called done no more, or
+is gone over there, is looked at in each tick. Once a day, at a second of each instrument's own, all
+that is remembered of it is held against the disk.
 """
 
 import contextlib
@@ -158,7 +158,7 @@ def take_note(
     is_due = _search_is_due(instrument.name, beat, remembered, now)
     found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
     found = [run for run in found if not is_part(run)]
-    names = list(runs) if is_due else _opened_again(beat, runs)
+    names = list(runs) if is_due else _done_no_more(beat, runs)
     known = [name.encode("utf-8", "surrogateescape") for name in names]
     for run, facts in _candidates(beat, found, known):
         name = run.decode("utf-8", "surrogateescape")
@@ -214,11 +214,13 @@ def _without_parts(
     }
 
 
-def _opened_again(beat: Optional[Heartbeat], runs: Dict[str, Standing]) -> List[str]:
-    """The verified runs that the instrument does not call done any more."""
-    told = beat.runs.items() if beat else ()
-    opened = [run.decode("utf-8", "surrogateescape") for run, facts in told if facts.state != DONE]
-    return [name for name in opened if name in runs and runs[name].verdict == GOOD]
+def _done_no_more(beat: Optional[Heartbeat], runs: Dict[str, Standing]) -> List[str]:
+    """The verified runs that the instrument does not call done, or does not have, any more."""
+    if beat is None:
+        return []
+    done = {run for run, facts in beat.runs.items() if facts.state == DONE}
+    verified = [name for name, standing in runs.items() if standing.verdict == GOOD]
+    return [name for name in verified if name.encode("utf-8", "surrogateescape") not in done]
 
 
 def is_over(begun: int, seconds: float, now: float) -> bool:
