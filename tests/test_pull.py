@@ -441,6 +441,29 @@ def test_what_is_lost_here_alone_is_fetched_when_its_run_is_opened_again(
     assert is_done(done)
 
 
+@pytest.mark.parametrize("what", ["lost at both ends", "decayed over there"])
+def test_what_is_lost_here_alone_is_fetched_also_while_another_file_fails_its_run(
+    program: Program, done: Path, run: SimulatedRun, login: Program, what: str
+) -> None:
+    victim = next(done.glob("pod5_pass/*"))
+    lost = next(done.glob("fastq_pass/**/*.gz"))
+    over_there = run.path / victim.relative_to(done)
+    if what == "decayed over there":
+        turn_a_bit(over_there)
+    else:
+        victim.unlink()
+        over_there.unlink()
+        over_there.with_name(over_there.name + ".md5").unlink(missing_ok=True)
+    lost.unlink()
+    run.late_file("late")
+    retried(program, run)
+    ran = login.run("pull")
+    assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+    assert victim.name in ran.err
+    assert lost.read_bytes() == (run.path / lost.relative_to(done)).read_bytes()
+    assert not is_done(done)
+
+
 @pytest.mark.parametrize("where", ["there", "here"])
 def test_a_file_that_was_only_touched_does_not_keep_its_run_from_being_done(
     program: Program, run: SimulatedRun, login: Program, there: Path, where: str

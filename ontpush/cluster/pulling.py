@@ -6,6 +6,7 @@ were read and have it; what is to be fetched anew leaves the roll-up first; the 
 
 import contextlib
 import os
+import stat
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
@@ -28,7 +29,7 @@ from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
 from ontpush.facts.names import for_json, human_size, human_time, plural, shown
-from ontpush.facts.trouble import FileFailed, RunFailed
+from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
 _SLICE_FILES = 5000
 _NAMED_FILES = 5
@@ -132,6 +133,7 @@ class Pull:
             self._retract_above()
             if not self._is_new or vouched(self._source.base, self._run):
                 lists.have(self._listed())
+                self._forget_lost(lists)
             if self._is_new:
                 # From now on the roll-up here is ours: it lists what was read here, and no more.
                 self._withdraw(lists)
@@ -212,6 +214,16 @@ class Pull:
             self._source.base, self._run
         ) as directory:
             yield from read_rollup(path_of(directory) + b"/" + words.ROLLUP)
+
+    def _forget_lost(self, lists: Listing) -> None:
+        """Take back of what is wanted what has gone here since it was listed."""
+        with contextlib.suppress(FileNotFoundError), opened_inside(
+            self._source.base, self._run
+        ) as directory:
+            place = path_of(directory) + b"/"
+            for path in lists.here():
+                if _is_gone(place + path):
+                    lists.forget([path])
 
     def _corrupt(self) -> Set[bytes]:
         """What the monitor found changed here since it was listed."""
@@ -505,6 +517,14 @@ class _Obstacles:
                     return directory
             self._clear.add(above)
         return path if _is_directory(self._run + b"/" + path) else b""
+
+
+def _is_gone(path: bytes) -> bool:
+    """Whether no file lies there; not where a server does not tell just now."""
+    try:
+        return not stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError as error:
+        return why_unread(error) == "missing"
 
 
 def _is_file(path: bytes) -> bool:
