@@ -439,6 +439,22 @@ def test_a_sidecar_of_the_original_is_believed_once(
     assert rollup(there)[name] == "0" * 32
 
 
+def test_a_sidecar_of_a_file_that_changed_since_it_was_hashed_is_not_believed(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    age(run.path, 600)
+    assert program.run("hash", run.path).code == 0
+    path = next(run.path.glob("pod5_pass/*"))
+    path.write_bytes(path.read_bytes() + b"more")
+    age(path, 300)
+    path.with_name(path.name + ".md5").touch()  # as `cp` or a backup leaves it
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert rollup(there)[os.fsencode(path.relative_to(run.path))] == md5(path)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -408,7 +408,7 @@ class Ledger:
     def take_changed(self, directory: int, found: List[Taken]) -> None:
         """Files that are other than they were, or complete now: to be hashed and sent."""
         self._database.executemany(
-            "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = NULL, md5 = ?,"
+            "UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = 0, md5 = ?,"
             " delivery = CASE WHEN delivery IN (0, 4) THEN delivery ELSE 2 END"
             " WHERE directory = ? AND name = ?",
             ((size, mtime, md5, directory, name) for name, size, mtime, md5 in found),

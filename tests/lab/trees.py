@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from typing import TypeVar
 
 ROLLUP, MARK, SKIP, VERIFIED = b"md5sum", b"rsync.done", b"rsync.skip", b"rsync.verified"
@@ -49,7 +50,7 @@ def is_final_summary(path: bytes) -> bool:
     return bool(re.fullmatch(rb"final_summary[^/]*\.txt", path))
 
 
-def is_sidecar(path: bytes, files: dict[bytes, Content]) -> bool:
+def is_sidecar(path: bytes, files: Collection[bytes]) -> bool:
     return path.endswith(b".md5") and path[:-4] in files
 
 
