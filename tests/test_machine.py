@@ -571,8 +571,8 @@ class World:
     ) -> Iterator[bytes]:
         """The directories there in which something is wrong that nobody can mend.
 
-        What is listed is not what lies there, and at the source it is not any more, or in a run
-        that is skipped.
+        What is listed at either end is not what lies there, and at the source it is not any more,
+        or in a run that is skipped.
         """
         sent = {
             run + b"/" + path
@@ -580,11 +580,11 @@ class World:
             if SKIP not in inside(here, run)
             for path in eligible(inside(here, run))
         }
-        for path in there:
+        for path, (kind, content) in (*there.items(), *here.items()):
             run, name = os.path.split(path)
-            if name != ROLLUP or there[path][0] != "file":
+            if name != ROLLUP or kind != "file":
                 continue
-            for each, listed in read_rollup(there[path][1]).items():
+            for each, listed in read_rollup(content).items():
                 found = there.get(run + b"/" + each)
                 is_right = found is not None and md5(found[1]) == listed
                 if not is_right and run + b"/" + each not in sent:

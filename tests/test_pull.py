@@ -431,6 +431,26 @@ def test_what_is_lost_at_both_ends_keeps_its_sum_and_is_told_until_it_is_back(
     assert state(login) == "done"
 
 
+def test_each_file_of_a_run_that_is_lost_at_both_ends_before_its_end_is_named(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    listed = rollup(run.path)
+    for folder in (run.path, there):
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            if path.name != "md5sum":
+                path.unlink()
+    hashed(program, run.root)
+    login.run("pull")
+    ran = login.run("pull")
+    assert ran.code == 1
+    for name in sorted(listed)[:5]:
+        assert f"{os.fsdecode(name)}: is gone over there; " in ran.err
+
+
 def test_what_is_lost_here_alone_is_fetched_when_its_run_is_opened_again(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:

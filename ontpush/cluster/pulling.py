@@ -19,6 +19,7 @@ from ontpush.cluster.listing import Listing, first
 from ontpush.cluster.memory import CORRUPT, Remembered
 from ontpush.cluster.retract import above, directories_of, leave_out, retract
 from ontpush.cluster.verdict import SENT_AGAIN, can_be_sent_again, was_sent_in_vain
+from ontpush.engine.complaints import has_vanished
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.inspect import inspect_run
 from ontpush.engine.log import EventLog
@@ -33,6 +34,7 @@ from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
 _SLICE_FILES = 5000
 _NAMED_FILES = 5
+_MOST_SEARCHED = 100  # lines of complaints
 # As many times as long as a roll-up took to be written, the next one waits.
 _SHARE = 20
 
@@ -373,8 +375,7 @@ class Pull:
             right = self._right(part, left)
             lists.have(Listed(path, part[path]) for path in right)
             left = [path for path in left if path not in right]
-        said = complaints[0] if complaints else "it has another sum than its roll-up lists"
-        return dict.fromkeys(left, said)
+        return {path: _why_not_right(path, complaints) for path in left}
 
     def _right(self, part: Sums, paths: Iterable[bytes]) -> Set[bytes]:
         try:
@@ -517,6 +518,17 @@ class _Obstacles:
                     return directory
             self._clear.add(above)
         return path if _is_directory(self._run + b"/" + path) else b""
+
+
+def _why_not_right(path: bytes, complaints: List[str]) -> str:
+    """Why a file did not come over as it is listed, by the first of what rsync complained of."""
+    first_ones = complaints[:_MOST_SEARCHED]
+    name = shown(path)
+    of_it = next((line for line in first_ones if name in line), None)
+    if of_it:
+        return "is gone over there" if has_vanished(of_it) else of_it
+    of_all = (line for line in first_ones if not has_vanished(line))
+    return next(of_all, "it has another sum than its roll-up lists")
 
 
 def _is_gone(path: bytes) -> bool:
