@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -424,3 +425,19 @@ def test_a_run_whose_verification_was_broken_off_is_read_after_the_others(
     (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"none", limit=600))
     ticked(monitor)
     assert order(monitor) == ["b", "a"]
+
+
+@pytest.mark.parametrize("what", ["state lost", "other name"])
+def test_no_hook_is_started_again_where_the_state_is_lost_or_the_instrument_renamed(
+    monitor: Program, pushed: Path, gridion: Path, tmp_path: Path, what: str
+) -> None:
+    started = tmp_path / "started"
+    monitor.settings["on_verified"] = [f"echo once >>{started}"]
+    ticked(monitor)
+    if what == "state lost":
+        shutil.rmtree(monitor.state)
+    else:
+        gridion.rename(gridion.with_name("promethion"))
+    for _ in range(2):
+        monitor.run("monitor")
+    assert started.read_text() == "once\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.lab.minknow import SimulatedRun, age, snapshot
-from tests.program import Program, coreutils_agree, is_done, mark, rollup
+from tests.program import RSYNC, Program, coreutils_agree, is_done, mark, rollup
 
 pytestmark = pytest.mark.newest
 
@@ -313,3 +315,39 @@ def test_a_clock_that_is_a_day_behind_does_no_harm(
     run.late_file("late")
     program.pushed(data, arrived)
     assert is_done(arrived / run.path.relative_to(data))
+
+
+def test_nothing_below_the_source_changes_but_that_its_run_gets_roll_up_and_mark(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    (data / "notes.txt").write_text("of the lab")
+    (data / "empty").mkdir()
+
+    def everything() -> dict[str, tuple[int, int, int]]:
+        """Each path with its mode, size and time; a directory's change with what comes into it."""
+        found = {str(path.relative_to(data)): path.lstat() for path in data.rglob("*")}
+        return {
+            path: (each.st_mode, 0, 0)
+            if stat.S_ISDIR(each.st_mode)
+            else (each.st_mode, each.st_size, each.st_mtime_ns)
+            for path, each in found.items()
+        }
+
+    before = everything()
+    program.pushed(data, arrived)
+    after = everything()
+    ours = {str((run.path / name).relative_to(data)) for name in ("md5sum", "rsync.done")}
+    assert after.keys() - before.keys() == ours
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_done_run_leaves_rsync_no_file_to_bring(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    compare = [RSYNC, "-a", "-n", "-i", f"{run.path}/", f"{arrived / run.path.relative_to(data)}/"]
+    lines = subprocess.run(compare, capture_output=True, text=True, check=True).stdout.splitlines()
+    # Directories have the times at which something came into them.
+    assert [line for line in lines if line[1] != "d"] == []

@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
+from tests.program import Program, Ran, is_verified, mark, md5, rollup, turn_a_bit
 from tests.test_bell import ASKED_IN_VAIN, Pair
 from tests.test_monitor import beat, done_run, heartbeat, outputs, ticked
 from tests.test_verify import refuse
@@ -723,3 +723,70 @@ def test_a_mark_of_a_corrupt_run_that_a_server_does_not_give_is_told_as_still_th
     assert monitor.run("monitor").code == 1
     status = monitor.run("status", "--json").out
     assert "rsync.verified in it cannot be removed" in status
+
+
+# sys.argv is made later.
+IS_VERIFY = "b'verify' in open('/proc/self/cmdline', 'rb').read().split(bytes(1))"
+
+
+def marked_anew(run: Path) -> str:
+    """Python that lists one file less in a run, and has its mark vouch for that."""
+    return f"""
+import hashlib
+def mark_anew():
+    old = open({str(run / "md5sum")!r}, "rb").read()
+    new = b"".join(old.splitlines(True)[1:])
+    open({str(run / "md5sum")!r}, "wb").write(new)
+    mark = open({str(run / "rsync.done")!r}).read()
+    mark = mark.replace(*(hashlib.md5(each).hexdigest() for each in (old, new)))
+    open({str(run / "rsync.done")!r}, "w").write(mark)
+"""
+
+
+def test_a_run_that_was_done_anew_while_it_was_read_is_not_verified_by_that(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(
+        f"{marked_anew(pushed)}\nimport atexit\nif {IS_VERIFY}:\n    atexit.register(mark_anew)\n"
+    )
+    monitor.run("monitor")
+    assert not (pushed / "rsync.verified").exists()
+    assert kinds(mailbox) == []
+    (monitor.modules / "sitecustomize.py").unlink()
+    monitor.run("monitor")
+    assert is_verified(pushed)
+    assert kinds(mailbox) == ["verified"]
+
+
+def test_a_verdict_on_another_roll_up_than_lies_there_again_verifies_nothing(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(
+        "import atexit, os\n"
+        f"path = {str(pushed / 'md5sum')!r}\n"
+        f"if {IS_VERIFY}:\n"
+        "    content, times = open(path, 'rb').read(), os.stat(path)\n"
+        "    open(path, 'wb').write(content.splitlines(True)[0])\n"
+        "    def put_back():\n"
+        "        open(path, 'wb').write(content)\n"
+        "        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))\n"
+        "    atexit.register(put_back)\n"
+    )
+    monitor.run("monitor")
+    assert not (pushed / "rsync.verified").exists()
+    assert kinds(mailbox) == []
+    (monitor.modules / "sitecustomize.py").unlink()
+    monitor.run("monitor")
+    assert is_verified(pushed)
+    assert int(mark(pushed, "rsync.verified")["files"]) == len(rollup(pushed))
+
+
+def test_what_a_server_does_not_give_just_now_takes_no_mark_from_a_verified_run(
+    monitor: Program, pushed: Path, gridion: Path
+) -> None:
+    ticked(monitor)
+    mark_anew(pushed, gridion)
+    refuse(monitor, "EIO")
+    for _ in range(5):
+        monitor.run("monitor")
+    assert is_verified(pushed)

@@ -12,13 +12,6 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age, snapshot
 from tests.program import Program, coreutils_agree, is_done, md5, rollup
 
-
-def same_size(path: Path, times: os.stat_result) -> None:
-    """Write other bytes of the same number into a file, and set its time anew."""
-    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
 # -- complete files ---------------------------------------------------------------------
 
 
@@ -246,6 +239,27 @@ def test_a_file_that_changes_while_it_is_sent_is_never_listed_wrongly(
         assert coreutils_agree(there)
     assert is_done(there)
     assert set(snapshot(run.path).items()) == set(rest(there, run.path).items())
+
+
+@pytest.mark.parametrize("keeps_its_times", [False, True])
+def test_a_file_that_changes_after_it_was_hashed_and_before_rsync_reads_it_is_not_listed_wrongly(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path, keeps_its_times: bool
+) -> None:
+    for _ in run.reads():  # without an end: nothing is compared once more in this tick
+        pass
+    file = next(run.path.glob("pod5_pass/*"))
+    as_it_was = shutil.copy2(file, program.home / "as it was")
+    deed = f"head -c {file.stat().st_size} /dev/zero >{file}"
+    deed += f"; touch -r '{as_it_was}' {file}" * keeps_its_times
+    names = program.home / "names"
+    is_sent = f"grep -q {file.name} {names} && mkdir {program.home}/acted 2>/dev/null"
+    # rsync gets the names of files that have been hashed.
+    program.wrap_rsync(before=f"cat >{names}; exec <{names}; if {is_sent}; then {deed}; fi")
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    assert (program.home / "acted").exists()
+    assert (there / file.relative_to(run.path)).read_bytes() == file.read_bytes()
+    assert coreutils_agree(there)
 
 
 def rest(there: Path, here: Path) -> dict[bytes, bytes]:
