@@ -249,11 +249,12 @@ class World:
         os.utime(path, ns=(when_ns, when_ns), follow_symlinks=False)
 
     def move(self, side: Side, old: bytes, new: bytes) -> None:
-        """A directory or file gets another name, with all that is known of what is in it."""
+        """A directory gets another name, with all that is known of what was in the old one."""
+        gone = below(os.path.join(side.source, old))
         os.makedirs(os.path.dirname(os.path.join(side.source, new)), exist_ok=True)
         os.rename(os.path.join(side.source, old), os.path.join(side.source, new))
         self._as_known(side, old, new)
-        self.changed(side, old, new)
+        self.changed(side, new, old, *(old + b"/" + each for each in gone))
 
     def copy(self, side: Side, old: bytes, new: bytes) -> None:
         target = os.path.join(side.source, new)
