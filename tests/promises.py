@@ -26,8 +26,12 @@ WHOLE: Final = (
     "docs/architecture.md",
     "docs/cluster-without-ansible.md",
     "docs/cluster.md",
+    "docs/decisions/",
     "docs/install.md",
     "docs/keys.md",
+    "docs/lab.md",
+    "docs/performance.md",
+    "docs/reference.md",
     "docs/removal.md",
     "docs/upgrade.md",
     INTERFACE,
@@ -69,6 +73,15 @@ def source(file: str) -> str | None:
     return flat(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def files() -> Iterator[str]:
+    """The files of WHOLE, those of a directory one by one."""
+    for name in WHOLE:
+        if name.endswith("/"):
+            yield from (f"{name}{each.name}" for each in sorted((CHECKOUT / name).glob("*.md")))
+        else:
+            yield name
+
+
 def flat(text: str) -> str:
     """A text without code, one blank between two words."""
     return " ".join(re.sub(r"(?ms)^```.*?^```$", "", text).split())
@@ -76,7 +89,7 @@ def flat(text: str) -> str:
 
 def missing() -> Iterator[str]:
     """Each word that promises something and stands in no sentence of the list, with its place."""
-    for file in WHOLE:
+    for file in files():
         text = source(file) or ""
         listed = [span for quote in quotes(file) for span in found(quote, text)]
         for word in PROMISING.finditer(text):

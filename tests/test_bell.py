@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.cluster import Cluster
 from tests.lab.mailbox import Mailbox, content
-from tests.lab.minknow import SimulatedRun
+from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import Program, is_done, is_verified, mark, turn_a_bit
 
@@ -276,6 +276,27 @@ def test_a_dry_run_hears_nothing(local: Pair) -> None:
     local.corrupt()
     assert local.program.push(local.run.root, local.destination, "--dry-run").code == 0
     assert len(local.requests()) == 2
+
+
+def test_a_cluster_that_lies_has_a_run_compared_and_nothing_else(local: Pair) -> None:
+    local.run.write_all()
+    assert local.push() == "done"
+    before = snapshot(local.run.root, ["rsync.done"]), snapshot(local.there, ["rsync.done"])
+    again = local.place / "again"
+    again.mkdir()
+    (local.place / "lab.bell").write_text("rung\n")
+    for name in (str(local.run.path.relative_to(local.run.root)), "../../elsewhere", "."):
+        (again / hashlib.md5(name.encode()).hexdigest()).write_text("asked\n")
+    (again / "rsync.skip").write_text("asked\n")
+    assert [local.push(), local.push()] == ["done", "done"]
+    assert local.reopened() == 1
+    assert (
+        snapshot(local.run.root, ["rsync.done"]),
+        snapshot(local.there, ["rsync.done"]),
+    ) == before
+    assert is_done(local.run.path)
+    assert is_done(local.there)
+    assert len(local.program.told("REOPEN")) == 1
 
 
 # -- what it costs ----------------------------------------------------------------------------

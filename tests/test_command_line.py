@@ -15,7 +15,7 @@ from tests.program import CHECKOUT, Program, mark
 
 pytestmark = pytest.mark.newest
 
-COMMANDS = ["push", "hash", "status", "verify", "check", "skip", "retry"]
+COMMANDS = ["push", "hash", "status", "verify", "check", "skip", "retry", "pull", "monitor"]
 
 
 # -- wrong calls ------------------------------------------------------------------------
@@ -85,7 +85,8 @@ def test_every_command_explains_itself(program: Program, command: str) -> None:
     ran = program.call(command, "--help")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"usage: ontpush {command} ")
-    assert "--json" in ran.out
+    for option in ("--config FILE", "-v, ", "-q, ", "--json", "--version", "--help"):
+        assert option in ran.out
 
 
 def test_help_names_every_command(program: Program) -> None:

@@ -200,6 +200,17 @@ def test_directories_of_any_depth_are_searched(
         assert "deep" + "/d" * DEPTH in ran.runs
 
 
+def test_no_file_of_a_run_is_left_behind_because_of_its_folders_name(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    fill(data / "experiment" / "run" / "final_summary_X.txt")
+    for name in SERVICE_DIRECTORIES:
+        fill(data / "experiment" / "run" / name / "deeper" / name / "x")
+    assert set(program.pushed(data, arrived)) == {"experiment/run"}
+    for name in SERVICE_DIRECTORIES:
+        assert (arrived / "experiment" / "run" / name / "deeper" / name / "x").exists()
+
+
 @pytest.mark.parametrize("place", ["tmp", ".old", "reports", "queued_reads", "experiment/.x"])
 def test_a_run_in_a_hidden_or_service_directory_is_told_and_left_alone(
     program: Program, data: Path, arrived: Path, place: str

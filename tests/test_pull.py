@@ -678,6 +678,17 @@ def test_a_sequencer_that_takes_no_sums_any_more_is_silent_though_it_answers(
     assert mailbox.subjects() == ["back: mk1c"]
 
 
+def test_without_hash_all_over_there_nothing_is_pulled_and_that_is_told(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    assert program.run("hash", run.path).is_silent
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert "`ontpush hash --all` has not run yet" in ran.err
+    assert not there.exists()
+
+
 def test_a_sequencer_that_takes_sums_for_hours_is_not_silent(
     program: Program, run: SimulatedRun, login: Program, done: Path
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age
 from tests.program import Program, coreutils_agree, is_done, is_verified, md5, rollup, turn_a_bit
 from tests.test_bell import Pair
+from tests.test_beside_a_tick import stopped_at
 
 WRONG = "0" * 32
 
@@ -222,6 +223,23 @@ def test_retry_takes_all_sums_anew_and_believes_no_sidecar(
     assert "its sum was wrong" in line
 
 
+def test_a_retry_in_the_middle_of_a_tick_is_not_overwritten_by_it(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    path = pod5(run)
+    wrong_sidecar(path)
+    there = arrived / run.path.relative_to(data)
+    program.pushed(data, arrived)
+    late = run.late_file("pod5_pass/late.pod5")
+    with stopped_at(program, late, "push", data, arrived):
+        assert program.run("retry", run.path).is_silent
+    program.pushed(data, arrived)
+    assert listed(run, there, path) == {md5(path)}
+    assert is_done(run.path)
+    assert is_done(there)
+
+
 def test_retry_takes_the_sums_of_an_unfinished_run_anew(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -292,3 +310,20 @@ def test_retry_has_hash_take_all_sums_anew(program: Program, run: SimulatedRun) 
     assert beside.read_text() == f"{md5(path)}  {path.name}\n"
     (line,) = warnings_of(program, path)
     assert "reads otherwise than when it was hashed" in line
+
+
+def test_a_run_that_was_sent_is_not_judged_by_hash(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    path = pod5(run)
+    before = rollup(run.path)
+    rot(program, path)
+    assert program.run("retry", run.path).is_silent
+    assert program.run("hash", run.path).is_silent
+    assert rollup(run.path) == before
+    assert warnings_of(program, path) == []
+    ran = program.push(data, arrived)
+    assert ran.code == 1
+    assert "this disk is failing; the copy at the destination is kept" in ran.err

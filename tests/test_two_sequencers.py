@@ -264,6 +264,33 @@ def test_an_instrument_that_was_given_another_name_is_no_other(
     assert first.is_refused()
 
 
+def test_a_lost_ledger_and_another_name_at_once_need_a_retry(first: Sequencer) -> None:
+    first.pushed()
+    shutil.rmtree(first.program.state)
+    first.program.settings["instrument"] = "renamed"
+    assert first.is_refused()
+    first.program.settings["instrument"] = "lab"
+    assert first.is_refused()
+    first.retry()
+    assert first.pushed() == "done"
+    assert is_done(first.there)
+
+
+def test_marks_of_a_run_that_the_first_has_deleted_stay_and_are_true(
+    first: Sequencer, second: Sequencer
+) -> None:
+    first.pushed()
+    other = SimulatedRun(first.source, group="other", files=1)
+    other.write_all()
+    before = snapshot(first.there)
+    shutil.rmtree(first.path)
+    for _ in range(2):
+        assert second.is_refused()
+        first.program.pushed(first.source, first.place)
+        assert snapshot(first.there) == before
+        assert is_done(first.there)
+
+
 def test_a_destination_from_before_there_were_claims_is_claimed_by_whoever_comes_first(
     first: Sequencer, second: Sequencer
 ) -> None:
