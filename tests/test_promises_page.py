@@ -11,6 +11,7 @@ from tests.promises import (
     INTERFACE,
     PAGE,
     Promise,
+    files,
     found,
     missing,
     page,
@@ -30,6 +31,12 @@ def test_a_promise_stands_so_in_its_file(promise: Promise) -> None:
             continue  # it lies beside the checkout, and not everywhere
         assert text is not None, f"{file} is gone"
         assert [quote for quote in quotes(file) if not found(quote, text)] == []
+
+
+@pytest.mark.parametrize("file", list(files()))
+def test_what_is_listed_of_a_file_stands_so_in_it(file: str) -> None:
+    text = source(file)
+    assert text is None or [quote for quote in quotes(file) if not found(quote, text)] == []
 
 
 @every_promise
