@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, is_verified, mark, turn_a_bit
+from tests.program import Program, is_verified, mark, md5, turn_a_bit
 from tests.test_bell import Pair
 from tests.test_monitor import HOUR, heartbeat, outputs, ticked
 from tests.test_verdicts import kinds
@@ -135,6 +135,28 @@ def test_a_verified_run_that_opened_again_and_went_elsewhere_is_shown_as_verifie
     verdicts = shown(local.monitor)
     assert verdicts.pop(str(local.run.path.relative_to(local.run.root))) == "unvouched"
     assert "verified" not in verdicts.values()
+
+
+def test_a_verified_run_that_a_tick_at_work_opens_again_is_not_shown_as_verified_meanwhile(
+    local: Pair,
+) -> None:
+    (name,) = shown(local.monitor)
+    changed = next(local.run.path.glob("pod5_pass/*"))
+    changed.unlink()
+    changed.write_bytes(b"other")
+    # The heartbeat, which would tell, is the last that a tick sends.
+    vouched_for = md5(local.there / "md5sum")
+    local.program.wrap_rsync(
+        after=f"echo '{vouched_for}  {local.there}/md5sum' | md5sum -c || kill -9 $PPID"
+    )
+    assert local.push_or_die() != 0
+    assert shown(local.monitor) == {name: "checking"}
+    assert local.look() is None
+    assert shown(local.monitor) == {name: "checking"}
+    local.program.wrap_rsync()
+    assert local.push() == "done"
+    assert local.look() == "verified"
+    assert shown(local.monitor) == {name: "verified"}
 
 
 def test_what_went_bad_in_a_verified_run_that_is_gone_from_its_sequencer_is_told(

@@ -2,9 +2,10 @@
 
 from typing import Any, Collection, Dict, Iterator, Optional
 
+from ontpush.cluster.arrivals import is_as_found
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, RunFacts, read_heartbeat
-from ontpush.cluster.memory import Memory, Standing
+from ontpush.cluster.memory import CHECKING, GOOD, Memory, Standing
 from ontpush.cluster.verdict import bad_files
 
 
@@ -39,7 +40,7 @@ def _facts(
         "run": run,
         "instrument": instrument.name,
         "state": told.state if told else "done",
-        "verdict": standing.verdict if standing else None,
+        "verdict": _verdict(instrument, run, standing) if standing else None,
         "files": told.files if told else standing.files if standing else 0,
         "bytes": told.bytes if told else standing.bytes if standing else 0,
         "sent_files": told.sent_files if told else standing.files if standing else 0,
@@ -47,3 +48,17 @@ def _facts(
         "error": "; ".join(errors) or None,
         "warning": told.warning or None if told else None,
     }
+
+
+def _verdict(instrument: Instrument, run: str, standing: Standing) -> str:
+    """What can be shown as verified is vouched for at this moment as it was then.
+
+    A tick that opens the run again tells of it in its heartbeat, at its end.
+    """
+    if standing.verdict != GOOD:
+        return standing.verdict
+    try:
+        is_same = is_as_found(instrument.base, run.encode("utf-8", "surrogateescape"), standing)
+    except OSError:  # a server does not say just now
+        return GOOD
+    return GOOD if is_same else CHECKING
