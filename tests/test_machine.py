@@ -418,9 +418,10 @@ class World:
             looked = (facts["rollup"], facts.get("verified", content))
             if side.marks.get(path) != looked:
                 side.marks[path] = looked
-                start = os.path.dirname(path) + b"/"
-                for each in [each for each in side.hurt if each.startswith(start)]:
-                    self._heal(side, each, name)
+                run = os.path.dirname(path)
+                rollup = there.get(os.path.join(run, ROLLUP), ("none", b""))[1]
+                for each in {*OWN, *read_rollup(rollup)} & inside(side.hurt, run).keys():
+                    self._heal(side, os.path.join(run, each), name)
 
     def _heal(self, side: Side, path: bytes, mark: bytes) -> None:
         each = side.hurt[path]
