@@ -137,6 +137,22 @@ def test_the_life_of_a_run_from_half_of_it_to_a_late_file(
     assert login.told("REOPEN")
 
 
+def test_a_roll_up_that_is_written_anew_within_the_second_of_the_last_is_fetched_as_well(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    run.write_all()
+    victim = next(run.path.glob("pod5_pass/*"))
+    for when in (10**9, 2 * 10**9):
+        turn_a_bit(victim)
+        os.utime(victim, (when, when))
+        hashed(program, run.root)
+        for path in (run.path / "md5sum", *run.root.glob(".ontpush/*.json")):
+            os.utime(path, (3 * 10**9, 3 * 10**9))
+        assert state(login) == "done"
+        assert (there / victim.relative_to(run.path)).read_bytes() == victim.read_bytes()
+        assert is_done(there)
+
+
 def test_a_run_without_end_stalls(
     program: Program, run: SimulatedRun, login: Program, there: Path
 ) -> None:
@@ -693,9 +709,9 @@ def test_a_sequencer_that_takes_sums_for_hours_is_not_silent(
     program: Program, run: SimulatedRun, login: Program, done: Path
 ) -> None:
     (left,) = (run.root / ".ontpush").iterdir()
-    run.late_file("a")
-    with run.late_file("b").open("r+b") as file:
-        file.truncate(1 << 30)
+    for name, size in (("a", 64 << 20), ("b", 4 << 30)):  # batches of their own
+        with run.late_file(name).open("r+b") as file:
+            file.truncate(size)
     before, rollup = left.stat().st_mtime_ns, (run.path / "md5sum").stat().st_mtime_ns
     minutes = "import time\n_now = time.monotonic\ntime.monotonic = lambda: 10000 * _now()\n"
     (program.modules / "sitecustomize.py").write_text(minutes)

@@ -397,9 +397,6 @@ class Pull:
         self.now = self.now._replace(uneven=uneven)
         if not trouble.count:
             return
-        # Two roll-ups of one second may look the same to rsync: have it fetched anew.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._rollup)
         if uneven == before:
             raise FileFailed(
                 f"{trouble}; does `ontpush hash` run there? If it does, the sum is wrong or the"

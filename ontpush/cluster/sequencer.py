@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.fetch import clear_stage, fetch_heartbeat, fetch_rollups
+from ontpush.cluster.fetch import clear_stage, fetch_heartbeat, fetch_rollups, fetch_young_anew
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import make_inside, write_inside
 from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
@@ -85,6 +85,7 @@ def pull_all(source: Source, state: bytes) -> Tour:
             remember(turn.run, turn.pulled)
         if trouble:
             _complain(source, tour, trouble)
+    fetch_young_anew(stage, rollups.values())
     if len(tour.runs) == len(runs):
         _beat(source, _with_failures(source, tour, runs), left)
     return tour
