@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,21 @@ def test_a_run_of_an_instrument_switched_to_pull_is_fetched_verified_and_told_th
     assert sources(monitored) == [scene.read.name]
     assert "text/html" in mail_of_verified(monitored, scene.read, scene.pulled)
     assert not scene.read.holds(f"/data/{scene.pulled}/rsync.done")
+
+
+def test_the_cluster_may_read_there_and_do_nothing_else_and_what_it_was_sent_with_is_gone(
+    monitored: Fleet, scene: Scene
+) -> None:
+    keys = f"/home/{scene.read.host.user}/.ssh/authorized_keys"
+    entries = scene.read.root(f"cat {keys}").splitlines()
+    (entry,) = [line for line in entries if line.endswith(" ontpush:pull")]
+    assert re.fullmatch(
+        r'restrict,from="[^"]+",command="/\S+/rrsync -ro /data" ssh-ed25519 \S+ ontpush:pull', entry
+    )
+    assert not scene.read.holds("/etc/ontpush/id_ed25519")
+    assert f" ontpush:{scene.read.name}\n" not in monitored.cluster.root(
+        "cat /home/seqdata/.ssh/authorized_keys"
+    )
 
 
 def test_switched_back_to_push_it_is_read_no_more(monitored: Fleet, scene: Scene) -> None:
