@@ -213,6 +213,25 @@ def test_a_changed_file_of_a_done_run_is_never_beside_a_mark_that_vouches_for_th
     assert not (program.home / "broken").exists()
 
 
+def test_a_changed_file_of_a_run_that_goes_on_is_never_beside_a_roll_up_that_lists_the_old_one(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    for _ in run.reads():
+        pass
+    program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    replace_a_data_file(run)
+    # A roll-up without a line lists nothing, which md5sum does not accept.
+    check = (
+        f"if [ -s {there}/md5sum ]; then"
+        f" (cd {there} && md5sum -c --status md5sum) || touch {program.home}/broken; fi"
+    )
+    program.wrap_rsync(before=check, after=check)
+    program.pushed(data, arrived)
+    assert coreutils_agree(there)
+    assert not (program.home / "broken").exists()
+
+
 def test_a_done_run_that_is_renamed_is_sent_under_its_new_name(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
