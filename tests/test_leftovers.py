@@ -172,13 +172,20 @@ def test_what_cannot_be_removed_is_told_once_and_keeps_no_run_from_being_verifie
     assert left.name in told
 
 
-def test_what_was_left_of_heartbeats_goes_once_a_day(
+def test_what_was_left_of_heartbeats_claims_and_requests_goes_once_a_day(
     monitor: Program, pushed: Path, gridion: Path
 ) -> None:
     assert pushed.exists()
     place = gridion / ".ontpush"
     (beat,) = place.glob("*.json")
     left = [left_at(place / f".{beat.stem}{end}.q2W9xz") for end in (".json", ".bell")]
+    (claim,) = place.glob("owners/*")
+    request = place / "again" / claim.name
+    request.parent.mkdir()
+    request.touch()
+    never_whole = claim.with_name("0" * 32)
+    for whole in (place / "owner", claim, request, never_whole):
+        left += [left_at(whole.with_name(f".{whole.name}.q2W9xz"))]
     other = left_at(place / ".notes.json.q2W9xz")
     ticked(monitor)
     assert all(path.exists() for path in left)

@@ -519,11 +519,17 @@ class World:
         assert not mended, f"sent again, and nothing was new: {mended}"
 
     def _do_as_told(self, pulled: Ended) -> None:
-        """A file that another replaced in the same second has to be touched: a pull cannot tell."""
+        """A file that another replaced in the same second has to be touched: a pull cannot tell.
+
+        Nor can a sidecar be told from a right one that is copied after a file that it is not of.
+        """
         side = self.sides[1]
         for error in json.loads(pulled.out)["errors"]:
+            run = (error.get("run") or "").encode("utf-8", "surrogateescape")
+            if "`ontpush retry RUN` there" in error["message"]:
+                self.call(side.home, b"retry", os.path.join(side.source, run), codes=(0,))
             if "`touch` it there" in error["message"]:
-                start = error["run"].encode("utf-8", "surrogateescape") + b"/"
+                start = run + b"/"
                 files = [path for path in self.files_of(side) if path.startswith(start)]
                 for path in files:
                     if not is_sidecar(path, files):
@@ -614,8 +620,10 @@ class World:
                 yield f"{side.name}: {name!r} is not there, but {found!r}"
 
     def _left_over(self, side: Side) -> list[bytes]:
-        odd = [path for path in below(side.there) if is_unfinished(path)]
-        odd += [path for path in below(side.source) if UNFINISHED in path]
+        # What a killed tick left in a run that is part of another by now is a file of that.
+        here = {path for path in below(side.source) if path.endswith(UNFINISHED)}
+        odd = [path for path in below(side.there) if is_unfinished(path) and path not in here]
+        odd += [path for path in here if os.path.dirname(path) in side.runs()]
         odd += [b"outbox"] * os.path.exists(side.state + b"/outbox")
         return odd
 

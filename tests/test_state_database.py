@@ -398,3 +398,17 @@ def test_one_new_file_writes_no_more_to_the_ledger_of_a_large_run_than_to_that_o
     assert larger_rollups > 4 * its_rollups
     assert large < small + 40_000
     assert large < 400_000
+
+
+def test_a_done_run_without_directories_directly_below_the_source_outlives_a_lost_ledger(
+    program: Program, data: Path, arrived: Path
+) -> None:
+    run = data / "run"
+    run.mkdir()
+    (run / "final_summary_0.txt").write_text("position=\n")
+    program.pushed(data, arrived)
+    assert is_done(arrived / "run")
+    shutil.rmtree(program.state)
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+    assert is_done(arrived / "run")

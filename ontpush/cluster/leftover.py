@@ -15,9 +15,9 @@ from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
 from ontpush.facts.names import was_to_become
-from ontpush.facts.words import BELL_SUFFIX, HEARTBEAT_DIRECTORY
+from ontpush.facts.words import HEARTBEAT_DIRECTORY, OWNERS_DIRECTORY, REQUEST_DIRECTORY
 
-REMOVED = "removed, a broken transfer of a file that lies here whole left it"
+REMOVED = "removed, a broken transfer left it"
 
 # What has not changed for so long is written by nobody any more.
 _OLD_SECONDS = 3600
@@ -63,28 +63,36 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
 
 
 def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
-    """Remove what was left of heartbeats and their bells."""
-    try:
-        with opened_inside(instrument.base, HEARTBEAT_DIRECTORY) as opened, os.scandir(
-            path_of(opened)
-        ) as entries:
-            names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
-    except OSError:  # that the heartbeats cannot be read is told as what it is
-        return
-    for name in names:
-        if (was_to_become(name) or b"").endswith((b".json", BELL_SUFFIX)):
-            _is_too_new(instrument.base, HEARTBEAT_DIRECTORY + b"/" + name, tell)
+    """Remove what was left of heartbeats, their bells, claims and requests."""
+    for directory in (HEARTBEAT_DIRECTORY, OWNERS_DIRECTORY, REQUEST_DIRECTORY):
+        try:
+            with opened_inside(instrument.base, directory) as opened, os.scandir(
+                path_of(opened)
+            ) as entries:
+                names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
+        except OSError:  # not there; or it cannot be read, which is told as what it is
+            continue
+        for name in filter(was_to_become, names):
+            # A claim or request that never came whole is of nobody any more.
+            is_alone = directory != HEARTBEAT_DIRECTORY
+            _is_too_new(instrument.base, directory + b"/" + name, tell, is_alone)
 
 
-def _is_too_new(base: bytes, path: bytes, tell: Tell) -> bool:
-    """Remove it if it is what it seems, and nobody has written it lately; whether somebody has."""
+def _is_too_new(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) -> bool:
+    """Remove it if it is what it seems, and nobody has written it lately; whether somebody has.
+
+    `is_alone`: also where what it was to become is not there.
+    """
     directory, name = os.path.split(path)
     whole = was_to_become(name) or name
     try:
         with opened_inside(base, directory) as opened:
             found = os.stat(name, dir_fd=opened, follow_symlinks=False)
-            there = os.stat(whole, dir_fd=opened, follow_symlinks=False)
-            if whole == name or not _is_of_rsync(found) or not stat.S_ISREG(there.st_mode):
+            if whole == name or not _is_of_rsync(found):
+                return False
+            if not is_alone and not stat.S_ISREG(
+                os.stat(whole, dir_fd=opened, follow_symlinks=False).st_mode
+            ):
                 return False
             if time.time() - found.st_ctime < _OLD_SECONDS:
                 return True

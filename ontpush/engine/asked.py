@@ -32,8 +32,6 @@ def wake_asked(tick: Tick, rested: List[RunRecord]) -> None:
         REQUEST_DIRECTORY + b"/" + request_name(below(record.path, tick.source)): record
         for record in rested
     }
-    if not requests:
-        return
     files = dict.fromkeys(requests, b"")
     replaced = exchange(tick.transport, tick.outbox, files, only_over_another=True).replaced
     asked = [record for name, record in requests.items() if name in replaced]

@@ -157,15 +157,11 @@ def _unlike(tick: Tick, places: Dict[_Place, str]) -> List[_Place]:
 
 def _compare(tick: Tick, files: Dict[bytes, bytes]) -> Swapped:
     """What of these files lies there at all, and what of it is other, as `replaced`."""
-    if not files:
-        return Swapped(set(), set())
     return exchange(tick.transport, tick.outbox, files, only_over_another=True, pretended=True)
 
 
 def _write(tick: Tick, files: Dict[bytes, bytes]) -> Set[bytes]:
     """Send claims: those that took the place of another. RunFailed where one did not arrive."""
-    if not files:
-        return set()
     sent = exchange(tick.transport, tick.outbox, files)
     if not sent.arrived.issuperset(files):
         raise RunFailed(f"its place cannot be claimed: {why_not([])}")
@@ -211,5 +207,4 @@ def _retract_marks(tick: Tick, places: List[_Place]) -> None:
         for mark in found.arrived - found.replaced
         for name in VOUCHING_MARKS
     }
-    if files:
-        exchange(tick.transport, tick.outbox, files, only_over_another=True)
+    exchange(tick.transport, tick.outbox, files, only_over_another=True)
