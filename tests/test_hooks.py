@@ -21,8 +21,6 @@ from tests.program import Program, is_verified, turn_a_bit, wait_for
 from tests.test_monitor import beat, heartbeat, outputs, ticked
 from tests.test_verdicts import killed_at, kinds, mark_anew
 
-pytestmark = pytest.mark.newest
-
 HOUR = 3600
 # Whoever calls the function finds the disk of the state full.
 FULL = """\
@@ -90,6 +88,7 @@ def test_a_disk_that_is_full_when_a_run_is_to_be_read_only_delays_it(
     assert is_verified(pushed)
 
 
+@pytest.mark.newest
 def test_a_hook_that_went_well_is_not_blamed_for_one_that_hangs(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
@@ -105,6 +104,7 @@ def test_a_hook_that_went_well_is_not_blamed_for_one_that_hangs(
     }
 
 
+@pytest.mark.newest
 def test_a_hook_gets_names_that_are_not_ascii_without_a_locale(
     monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
 ) -> None:
@@ -165,6 +165,7 @@ if b"verify" in words:
 """
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
 def test_a_verification_that_is_killed_is_tried_again_by_the_next_tick(
     monitor: Program, pushed: Path, mailbox: Mailbox, name: str
@@ -261,6 +262,7 @@ def test_two_roots_do_not_share_a_state(monitor: Program, root: Path, tmp_path: 
 # -- silence --------------------------------------------------------------------------------------
 
 
+@pytest.mark.newest
 def test_directories_that_are_nested_without_end_stop_no_look(
     monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
 ) -> None:
@@ -298,6 +300,7 @@ def test_the_tree_of_a_silent_instrument_is_looked_at_once_an_hour(
     assert kinds(mailbox) == ["back"]
 
 
+@pytest.mark.newest
 def test_a_number_of_a_million_digits_takes_no_time(
     monitor: Program, pushed: Path, root: Path, mailbox: Mailbox
 ) -> None:
@@ -363,6 +366,7 @@ def order(monitor: Program) -> list[str]:
     return found
 
 
+@pytest.mark.newest
 def test_a_hook_starts_as_soon_as_its_run_is_verified(
     monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
 ) -> None:

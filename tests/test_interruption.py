@@ -16,8 +16,6 @@ from tests.lab.cluster import Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import RSYNC, Program, coreutils_agree, is_done, mark, md5, wait_for
 
-pytestmark = pytest.mark.newest
-
 BIG = 6_000_000
 SLOW = ("--bwlimit", "2m")
 
@@ -78,6 +76,7 @@ def test_hash_waits_for_no_lock_either(program: Program, run: SimulatedRun) -> N
     assert program.run("hash", run.path).code == 75
 
 
+@pytest.mark.newest
 @pytest.mark.usefixtures("held")
 def test_whoever_only_looks_needs_no_lock(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
@@ -89,6 +88,7 @@ def test_whoever_only_looks_needs_no_lock(
     assert program.push(data, arrived, "--dry-run").code == 0
 
 
+@pytest.mark.newest
 def test_two_ticks_started_together_are_one_tick(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -118,6 +118,7 @@ def test_a_child_does_not_hold_the_lock(
 # -- signals ----------------------------------------------------------------------------
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
@@ -151,6 +152,7 @@ def test_a_signal_is_told_to_programs_too(
     assert [error["code"] for error in told["errors"]] == ["interrupted"]
 
 
+@pytest.mark.newest
 def test_a_signal_over_ssh_leaves_nothing_at_either_end(
     program: Program, big: SimulatedRun, data: Path, cluster: Cluster
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_signal_over_ssh_leaves_nothing_at_either_end(
     check_mended(program, big, cluster.directory, cluster.destination)
 
 
+@pytest.mark.newest
 def test_a_signal_while_sums_are_taken_ends_it_in_order(program: Program, data: Path) -> None:
     run = SimulatedRun(data, files=1)
     run.write_all()
@@ -178,6 +181,7 @@ def test_a_signal_while_sums_are_taken_ends_it_in_order(program: Program, data: 
     assert not list(run.path.rglob("*.ontpush-new"))
 
 
+@pytest.mark.newest
 def test_signals_that_come_together_are_as_one(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -193,6 +197,7 @@ def test_signals_that_come_together_are_as_one(
     assert not program.processes()
 
 
+@pytest.mark.newest
 def test_a_child_that_does_not_heed_is_killed_with_its_group(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_child_that_does_not_heed_is_killed_with_its_group(
     assert not program.processes()
 
 
+@pytest.mark.newest
 def test_the_other_processes_of_a_transfer_have_time_to_clean_up_too(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -220,6 +226,7 @@ def test_the_other_processes_of_a_transfer_have_time_to_clean_up_too(
     assert cleaned.exists()
 
 
+@pytest.mark.newest
 def test_a_transfer_that_takes_too_long_is_ended(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:
@@ -241,6 +248,7 @@ def test_a_transfer_that_takes_too_long_is_ended(
 # -- sudden death -----------------------------------------------------------------------
 
 
+@pytest.mark.newest
 def test_a_power_cut_in_the_middle_of_a_transfer(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:

@@ -14,8 +14,6 @@ from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
 from tests.program import Program, coreutils_agree, is_done
 
-pytestmark = pytest.mark.newest
-
 
 @pytest.fixture(scope="module")
 def older_cluster(older: OldRsync) -> Iterator[Cluster]:
@@ -57,6 +55,7 @@ def test_real_runs_arrive_byte_for_byte_through_rrsync(
         assert is_done(cluster.directory / run.relative_to(data))
 
 
+@pytest.mark.newest
 def test_the_life_of_a_run_behind_the_rrsync_of_today(
     program: Program, run: SimulatedRun, cluster: Cluster
 ) -> None:
@@ -121,6 +120,7 @@ def test_the_heartbeat_arrives_through_the_same_key(
     assert facts["instrument"] == "lab"
 
 
+@pytest.mark.newest
 def test_a_key_in_a_directory_with_spaces_and_quotes_is_found(
     program: Program, run: SimulatedRun, data: Path, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -13,8 +13,6 @@ import pytest
 from tests.lab.minknow import SimulatedRun, age, snapshot
 from tests.program import Program, is_done, mark
 
-pytestmark = pytest.mark.newest
-
 
 @pytest.fixture
 def done(program: Program, run: SimulatedRun, data: Path, arrived: Path) -> Path:
@@ -92,6 +90,7 @@ DEEDS = [
 ]
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("deed", DEEDS)
 def test_whatever_happens_to_the_state_done_runs_stay_done_and_nothing_is_sent_again(
     program: Program, done: Path, data: Path, arrived: Path, deed: Callable[[Program], None]
@@ -250,6 +249,7 @@ def test_a_new_destination_is_noticed_without_a_state_too(
     assert is_done(second / run.path.relative_to(data))
 
 
+@pytest.mark.newest
 def test_two_sources_share_a_state_and_keep_apart(
     program: Program, arrived: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +264,7 @@ def test_two_sources_share_a_state_and_keep_apart(
     assert len(program.told("MARK DONE")) == 2
 
 
+@pytest.mark.newest
 def test_the_state_directory_is_made_with_all_that_is_above_it(
     program: Program, data: Path, arrived: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_the_state_directory_is_made_with_all_that_is_above_it(
     assert (program.home / "a" / "b" / "state" / "lock").exists()
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize(
     "deed", [fill_with_garbage, make_another_version, put_another_program_s_there]
 )
@@ -295,6 +297,7 @@ def test_whoever_only_looks_leaves_an_unusable_state_to_the_next_tick(
     assert program.run("status").code == 0
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("deed", [fill_with_garbage, make_another_version, take_a_table_away])
 def test_a_dry_run_with_an_unusable_state_tells_what_a_tick_would_do(
     program: Program, done: Path, data: Path, arrived: Path, deed: Callable[[Program], None]
@@ -307,6 +310,7 @@ def test_a_dry_run_with_an_unusable_state_tells_what_a_tick_would_do(
     assert (snapshot(program.state), program.log()) == before
 
 
+@pytest.mark.newest
 def test_an_empty_file_is_no_state_yet(program: Program, done: Path) -> None:
     empty(program)
     ran = program.run("status", "--json")
