@@ -55,6 +55,7 @@ class Scenario:
         self.programs = programs
         self.version = core_version(programs)
         self.without = without if self.manages_old_python else [*without, *OLD]
+        self.name = name
         self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}", self.without)
         self.which = which
         # For all others, and for what runs beside them, there is time until that one has ended.
@@ -71,6 +72,7 @@ class Scenario:
 
     def start(self) -> None:
         """Begin, without waiting."""
+        self._begun = time.time()
         self.lab.down()
         environment = {
             **os.environ,
@@ -104,7 +106,9 @@ class Scenario:
         said = self._said.read_text(encoding="utf-8").splitlines()
         shown = said if code else [line.strip() for line in said if TELLING.search(line)]
         hosts = "all hosts" if not self.without else f"without {', '.join(self.without)}"
-        print(f"\nansible-core {self.version}, {hosts}:", *shown, sep="\n", flush=True)
+        took = self._said.stat().st_mtime - self._begun
+        title = f"\nansible-core {self.version}, {hosts}, {self.name}, {took:.0f} s:"
+        print(title, *shown, sep="\n", flush=True)
         return code
 
     def end(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fleet.hosts import CHECKOUT, Fleet, Machine
+from tests.fleet.monitored import HOME, is_on, switch_off, variables
 from tests.lab.hosts.table import SEQUENCERS
 
 # The fleet is one, so are the tests: what a file leaves behind, the next one finds.
@@ -46,3 +48,21 @@ def fleet(pytestconfig: pytest.Config) -> Fleet:
 def sequencer(fleet: Fleet, request: pytest.FixtureRequest) -> Machine:
     """One host where runs are written."""
     return fleet.machines[request.param]
+
+
+@pytest.fixture(scope="module")
+def home(fleet: Fleet) -> str:
+    """What the login user had before."""
+    return fleet.cluster.root(HOME)
+
+
+@pytest.fixture(scope="module")
+def monitored(fleet: Fleet, home: str) -> Iterator[Fleet]:
+    """The fleet with a monitor at the cluster, called by cron every minute."""
+    try:
+        played = fleet.play("cluster", *variables())
+        assert played.code == 0, played.out
+        yield fleet
+    finally:
+        if is_on(fleet):
+            switch_off(fleet)

@@ -3,84 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.monitored import HOME, sources, switch_off, variables
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
 pytestmark = pytest.mark.timeout(1200)
 PATIENCE = 400.0  # seconds: some ticks of cron at both ends, and a busy machine
 MAIL = "/srv/mail/new"
-
-
-# What a lab would write into its inventory: Slurm verifies, people are told by mail.
-SETTINGS: Final = {
-    "verify_in": "slurm",
-    "slurm_partition": "short",
-    "silent_minutes": 2.5,
-    "notify": [{"url": "mailto:lab@example.org"}],
-    "on_verified": ["echo $ONTPUSH_RUN >>$HOME/followed"],
-    "disk_percent": 100,
-}
-# All of the login user's home but what people sent and Ansible keeps for itself.
-HOME: Final = f"""
-    crontab -u seqdata -l 2>/dev/null || true
-    find /home/seqdata -not -path '*/.ssh*' -not -path '*/.ansible*' -not -path '{RUNS}*' | sort
-"""
-
-
-def variables(**settings: object) -> tuple[str, str]:
-    """The options of a playbook that make the cluster look after the runs, every minute."""
-    facts = {
-        "ontpush_monitor": True,
-        "ontpush_monitor_every": 1,
-        "ontpush_monitor_config": {**SETTINGS, **settings},
-    }
-    return "-e", json.dumps(facts)
-
-
-@pytest.fixture(scope="module")
-def home(fleet: Fleet) -> str:
-    """What the login user had before."""
-    return fleet.cluster.root(HOME)
-
-
-@pytest.fixture(scope="module")
-def monitored(fleet: Fleet, home: str) -> Iterator[Fleet]:
-    """The fleet with a monitor at the cluster, called by cron every minute."""
-    try:
-        played = fleet.play("cluster", *variables())
-        assert played.code == 0, played.out
-        yield fleet
-    finally:
-        played = fleet.play("cluster")
-        fleet.cluster.user("rm -f ~/followed")
-        assert played.code == 0, played.out
-
-
-def test_laid_again_nothing_changes(monitored: Fleet) -> None:
-    for options in ([], ["--check"]):
-        played = monitored.play("cluster", *variables(), *options)
-        assert played.code == 0, played.out
-        assert not any(played.changed.values()), played.out
-
-
-def test_a_configuration_that_is_wrong_never_takes_over(monitored: Fleet) -> None:
-    config = "cat /home/seqdata/.config/ontpush/config.yml"
-    before = monitored.cluster.root(config)
-    played = monitored.play("cluster", *variables(notfy=[]))
-    assert played.code != 0
-    assert "unknown key 'notfy'; did you mean notify?" in played.out
-    assert monitored.cluster.root(config) == before
 
 
 def mails(fleet: Fleet, subject: str) -> list[str]:
@@ -297,31 +236,6 @@ def cron_pushes(machine: Machine) -> bool:
     return "ontpush push" in machine.root("cat /etc/cron.d/ontpush")
 
 
-def sources(fleet: Fleet) -> list[str]:
-    """The instruments that the cluster is configured to read from."""
-    config = json.loads(fleet.cluster.root("cat /home/seqdata/.config/ontpush/config.yml"))
-    return [each["instrument"] for each in config.get("pull", [])]
-
-
-def test_what_is_done_to_one_sequencer_concerns_no_other(monitored: Fleet) -> None:
-    first, second = monitored.sequencers[:2]
-    to_pull = ("-e", "ontpush_pull=true", *variables())
-    try:
-        for machine in (first, second):
-            played = monitored.play("monitor", "--limit", machine.name, *to_pull)
-            assert played.code == 0, played.out
-        assert sources(monitored) == sorted([first.name, second.name])
-        assert monitored.play("remove", "--limit", first.name).code == 0
-        assert sources(monitored) == [second.name]
-    finally:
-        both = f"{first.name},{second.name}"
-        played = monitored.play("site", "--limit", both, *variables())
-    assert played.code == 0, played.out
-    assert sources(monitored) == []
-
-
 def test_switched_off_it_leaves_nothing(monitored: Fleet, home: str) -> None:
-    played = monitored.play("cluster")
-    assert played.code == 0, played.out
-    monitored.cluster.user("rm -f ~/followed")
+    switch_off(monitored)
     assert monitored.cluster.root(HOME) == home
