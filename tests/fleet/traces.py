@@ -11,7 +11,7 @@ from typing import Final
 from tests.fleet.hosts import Fleet, Machine
 
 # Written by the system at any time: logs, caches, timers, random seed, compiled Python, the state
-# of Slurm, mail that has come.
+# of Slurm and munge, mail that has come.
 RESTLESS: Final = (
     "/data/*",
     "/etc/mtab",
@@ -28,6 +28,7 @@ RESTLESS: Final = (
     "/var/log/btmp",
     "/var/log/journal/*",
     "/var/log/lastlog",
+    "/var/log/munge/*",
     "/var/log/slurm/*",
     "/var/log/wtmp",
     "/var/spool/slurmd*",
