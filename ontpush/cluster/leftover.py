@@ -72,9 +72,9 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
                 names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
         except OSError:  # not there; or it cannot be read, which is told as what it is
             continue
+        # A claim or request that never came whole is of nobody any more.
+        is_alone = directory != HEARTBEAT_DIRECTORY
         for name in filter(was_to_become, names):
-            # A claim or request that never came whole is of nobody any more.
-            is_alone = directory != HEARTBEAT_DIRECTORY
             _is_too_new(instrument.base, directory + b"/" + name, tell, is_alone)
 
 

@@ -19,7 +19,7 @@ from ontpush.cluster.listing import Listing, first
 from ontpush.cluster.memory import CORRUPT, Remembered
 from ontpush.cluster.retract import above, directories_of, leave_out, retract
 from ontpush.cluster.verdict import SENT_AGAIN, can_be_sent_again, was_sent_in_vain
-from ontpush.engine.complaints import has_vanished
+from ontpush.engine.complaints import has_vanished, of_file
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.inspect import inspect_run
 from ontpush.engine.log import EventLog
@@ -34,7 +34,6 @@ from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
 _SLICE_FILES = 5000
 _NAMED_FILES = 5
-_MOST_SEARCHED = 100  # lines of complaints
 # As many times as long as a roll-up took to be written, the next one waits.
 _SHARE = 20
 
@@ -375,7 +374,7 @@ class Pull:
             right = self._right(part, left)
             lists.have(Listed(path, part[path]) for path in right)
             left = [path for path in left if path not in right]
-        return {path: _why_not_right(path, complaints) for path in left}
+        return _why_not_right(left, complaints)
 
     def _right(self, part: Sums, paths: Iterable[bytes]) -> Set[bytes]:
         try:
@@ -517,15 +516,14 @@ class _Obstacles:
         return path if _is_directory(self._run + b"/" + path) else b""
 
 
-def _why_not_right(path: bytes, complaints: List[str]) -> str:
-    """Why a file did not come over as it is listed, by the first of what rsync complained of."""
-    first_ones = complaints[:_MOST_SEARCHED]
-    name = shown(path)
-    of_it = next((line for line in first_ones if name in line), None)
-    if of_it:
-        return "is gone over there" if has_vanished(of_it) else of_it
-    of_all = (line for line in first_ones if not has_vanished(line))
-    return next(of_all, "it has another sum than its roll-up lists")
+def _why_not_right(paths: Iterable[bytes], complaints: List[str]) -> Dict[bytes, str]:
+    """Why files did not come over as they are listed, each by what rsync complained of it."""
+    of_others = (line for line in complaints if not has_vanished(line))
+    unnamed = next(of_others, "it has another sum than its roll-up lists")
+    named = {path: of_file(complaints, path) or unnamed for path in paths}
+    return {
+        path: "is gone over there" if has_vanished(line) else line for path, line in named.items()
+    }
 
 
 def _is_gone(path: bytes) -> bool:

@@ -56,9 +56,14 @@ def why_not(complaints: List[str], name: bytes = b"") -> str:
     """
     if not complaints:
         return "left out by a flag for rsync; use `exclude` instead"
-    named = (line for line in complaints[:_MOST_SEARCHED] if name and shown(name) in line)
-    line = next(named, complaints[0])
+    line = (name and of_file(complaints, name)) or complaints[0]
     return next((text for pattern, text in _IN_THE_WAY if pattern.search(line)), line)
+
+
+def of_file(complaints: List[str], name: bytes) -> str:
+    """The first complaint that names this file; empty where none of the first ones does."""
+    text = shown(name)
+    return next((line for line in complaints[:_MOST_SEARCHED] if text in line), "")
 
 
 def only_vanished(complaints: List[str]) -> bool:

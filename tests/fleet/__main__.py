@@ -58,8 +58,8 @@ class Scenario:
         self.name = name
         self.lab = Lab(CHECKOUT / f".lab-{self.version}-{name}", self.without)
         self.which = which
-        # For all others, and for what runs beside them, there is time until that one has ended.
-        self._nice = -5 if name == LONGEST else 10
+        # For the others there is time until that one has ended.
+        self._gives_way = name != LONGEST
         self.steps = steps
         self._own = tempfile.TemporaryDirectory(prefix="ontpush-molecule-")
         self._said = Path(self._own.name) / "said"
@@ -88,7 +88,7 @@ class Scenario:
         }
         molecule = [str(self.programs / "python"), "-m", "molecule"]
         calls = [shlex.join([*molecule, step, "--no-command-borders"]) for step in self.steps]
-        command = ["nice", "-n", f"{self._nice}", "sh", "-ec", "\n".join(calls)]
+        command = [*["nice"] * self._gives_way, "sh", "-ec", "\n".join(calls)]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
