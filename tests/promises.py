@@ -6,6 +6,7 @@ sentence of the list and yet promises something, by one of the words that do.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def promises() -> list[Promise]:
     return [Promise(each["promise"], each["said"], each["tests"].split()) for each in listed]
 
 
+@functools.lru_cache
 def _read() -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(LIST.read_text(encoding="utf-8"))
     return content

@@ -76,7 +76,7 @@ class Pair:
         """Push, turn a bit, and let the monitor find it: the file."""
         self.run.write_all()
         assert self.push() == "done"
-        victim = next(self.there.glob("pod5_pass/*"))
+        victim = next(self.there.glob("pod5_pass/*.pod5"))
         turn_a_bit(victim)
         assert self.look() == "corrupt"
         assert len(self.requests()) == 2
@@ -157,7 +157,7 @@ def test_only_the_run_that_is_asked_for_is_woken(local: Pair, data: Path) -> Non
     other.write_all()
     local.run.write_all()
     local.program.pushed(data, local.destination)
-    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    turn_a_bit(next(local.there.glob("pod5_pass/*.pod5")))
     assert set(local.looks().values()) == {"corrupt", "verified"}
     local.program.pushed(data, local.destination)
     (line,) = local.program.told("REOPEN")
@@ -222,7 +222,7 @@ def test_a_tick_killed_between_silencing_and_waking_hears_it_again(local: Pair) 
 
 def test_what_cannot_be_mended_by_sending_is_not_asked_for(local: Pair, mailbox: Mailbox) -> None:
     local.run.write_all()
-    victim = next(local.run.path.glob("fastq_pass/*"))
+    victim = next(local.run.path.glob("fastq_pass/*.gz"))
     sha256 = hashlib.sha256(b"as MinKNOW wrote it").hexdigest()
     table = f"file_path,file_hash\nfastq_pass/{victim.name},{sha256}\n"
     (local.run.path / "output_hash_1.csv").write_text(table)
@@ -325,7 +325,7 @@ def test_an_instrument_that_is_pulled_from_is_not_asked(local: Pair, mailbox: Ma
     local.monitor.settings["pull"] = [{"instrument": "gridion", "source": "nobody@localhost:."}]
     local.run.write_all()
     local.push()
-    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    turn_a_bit(next(local.there.glob("pod5_pass/*.pod5")))
     assert local.look() == "corrupt"
     assert local.requests() == []
     (mail,) = mailbox.mails()
@@ -338,7 +338,7 @@ def test_planted_links_lead_requests_nowhere(local: Pair, tmp_path: Path) -> Non
     victim.write_text("mine")
     local.run.write_all()
     local.push()
-    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    turn_a_bit(next(local.there.glob("pod5_pass/*.pod5")))
     (local.place / "lab.bell").unlink()
     (local.place / "lab.bell").symlink_to(victim)
     (local.place / "lab.bell.ontpush-new").symlink_to(victim)

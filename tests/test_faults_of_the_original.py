@@ -83,7 +83,7 @@ def test_a_corrupt_copy_of_equal_size_and_time_is_found_mended_and_named(
         pass
     program.pushed(data, arrived)
     there = arrived / run.path.relative_to(data)
-    victim = next(there.glob("pod5_pass/*"))
+    victim = next(there.glob("pod5_pass/*.pod5"))
     times = victim.stat()
     victim.write_bytes(b"X" * times.st_size)
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))

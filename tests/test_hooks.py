@@ -198,7 +198,7 @@ def test_a_verification_that_is_ended_by_hand_is_tried_again(
         .replace("os.kill(os.getpid(), signal.SIGTERM)", "WAIT")
         .replace("WAIT", "open(os.environ['ONTPUSH_TEST'] + '/begun', 'w').close()")
     )
-    victim = next(pushed.glob("pod5_pass/*"))
+    victim = next(pushed.glob("pod5_pass/*.pod5"))
     with victim.open("r+b") as file:
         file.truncate(64 << 30)
 
@@ -315,7 +315,7 @@ def test_an_instrument_that_cannot_be_asked_is_told_by_mail_and_once(
     monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
 ) -> None:
     (gridion / ".ontpush" / "again").write_text("in the way")
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     ran = monitor.run("monitor")
     assert "cannot be asked to send again" in ran.err
     assert kinds(mailbox) == ["failed", "verification failed"]

@@ -36,7 +36,7 @@ def left_at(path: Path, mode: int = 0o600) -> Path:
 @pytest.fixture
 def data_file(pushed: Path) -> Path:
     """A data file of a done run at the cluster."""
-    return next(pushed.glob("pod5_pass/*"))
+    return next(pushed.glob("pod5_pass/*.pod5"))
 
 
 @pytest.fixture(autouse=True)

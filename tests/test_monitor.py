@@ -88,7 +88,7 @@ def test_a_tick_with_nothing_new_says_and_sends_nothing(
 def test_a_turned_bit_is_named_and_when_mended_told(
     monitor: Program, pushed: Path, program: Program, run: SimulatedRun, mailbox: Mailbox
 ) -> None:
-    victim = next(pushed.glob("pod5_pass/*"))
+    victim = next(pushed.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     ran = monitor.run("monitor", "--json")
     assert ran.code == 1
@@ -115,7 +115,7 @@ def test_a_turned_bit_is_named_and_when_mended_told(
 def test_what_somebody_mends_on_the_cluster_is_found_when_it_is_due(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
-    victim = next(pushed.glob("pod5_pass/*"))
+    victim = next(pushed.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     assert monitor.run("monitor").code == 1
     turn_a_bit(victim)
@@ -131,7 +131,7 @@ def test_minknows_own_sums_are_asked_too(
 ) -> None:
     run = SimulatedRun(data, files=1, hashes=True)
     run.write_all()
-    victim = next(run.path.glob("fastq_pass/*"))
+    victim = next(run.path.glob("fastq_pass/*.gz"))
     turn_a_bit(victim)
     program.pushed(data, gridion)
     ran = monitor.run("monitor")
@@ -163,10 +163,10 @@ def test_a_run_that_is_marked_once_more_as_it_was_is_read_again_and_not_told_aga
     while mark(pushed)["date"] == marked:  # a mark tells its second
         assert program.run("retry", run.path).code == 0
         program.pushed(run.root, pushed.parents[2])
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     assert monitor.run("monitor").code == 1
     assert [each.split(":")[0] for each in mailbox.subjects()] == ["verification failed"]
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     marked = mark(pushed)["date"]
     while mark(pushed)["date"] == marked:
         assert program.run("retry", run.path).code == 0
@@ -231,7 +231,7 @@ def test_a_second_tick_tells_while_the_first_verifies(
 def test_a_tick_that_is_killed_while_it_verifies_is_made_up_for(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
-    victim = next(pushed.glob("pod5_pass/*"))
+    victim = next(pushed.glob("pod5_pass/*.pod5"))
     with victim.open("r+b") as file:
         file.truncate(3 << 30)
     with monitor.started("monitor", *monitor.configured()) as process:

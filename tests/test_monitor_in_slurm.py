@@ -88,7 +88,7 @@ def test_a_job_names_what_is_corrupt(
     monitor: Program, program: Program, data: Path, gridion: Path, slurm: Slurm, mailbox: Mailbox
 ) -> None:
     (run,) = push_runs(program, data, gridion, 1)
-    victim = next(run.glob("pod5_pass/*"))
+    victim = next(run.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     assert monitor.run("monitor").is_silent
     slurm.wait_until_idle()

@@ -141,7 +141,7 @@ def test_a_roll_up_that_is_written_anew_within_the_second_of_the_last_is_fetched
     program: Program, run: SimulatedRun, login: Program, there: Path
 ) -> None:
     run.write_all()
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     for when in (10**9, 2 * 10**9):
         turn_a_bit(victim)
         os.utime(victim, (when, when))
@@ -170,7 +170,7 @@ def test_bytes_newer_than_their_sum_are_not_listed_until_they_are_hashed(
 ) -> None:
     run.write_all()
     hashed(program, run.root)
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     victim.write_bytes(b"newer")
     assert state(login) == "sending"
     assert coreutils_agree(there)
@@ -215,7 +215,7 @@ def test_a_file_that_never_gets_a_sum_fails_its_run_by_name_in_the_end(
 def test_a_listed_file_that_changes_is_withdrawn_before_it_is_fetched(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     victim.write_bytes(b"another version")
     hashed(program, run.root)
     login.wrap_rsync(after=f"(cd {done} && md5sum -c --quiet md5sum) || touch {login.home}/broken")
@@ -230,7 +230,7 @@ def test_what_was_broken_off_under_its_own_time_and_size_is_found(
     run.write_all()
     hashed(program, run.root)
     shutil.copytree(run.path, there, ignore=shutil.ignore_patterns("md5sum", "*.md5"))
-    victim = next(there.glob("pod5_pass/*"))
+    victim = next(there.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     assert state(login) == "done"
     assert is_done(there)
@@ -259,7 +259,7 @@ def test_killed_at_any_call_of_rsync_it_goes_on_and_lists_nothing_wrong(
             break
         if limit % 2:
             run.late_file(f"pod5_pass/late{limit}.pod5")
-            next(run.path.glob("fastq_pass/*")).write_text(f"version {limit}")
+            next(run.path.glob("fastq_pass/*.gz")).write_text(f"version {limit}")
             hashed(program, run.root)
     login.within = []
     (login.programs / "rsync").unlink()
@@ -286,7 +286,7 @@ def test_a_tick_that_is_stopped_ends_all_it_started(
 def test_what_the_monitor_finds_corrupt_is_fetched_again_by_itself(
     done: Path, login: Program, mailbox: Mailbox
 ) -> None:
-    victim = next(done.glob("pod5_pass/*"))
+    victim = next(done.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     login.settings["notify"] = [{"url": mailbox.url}]
     assert login.run("monitor").code == 1
@@ -305,7 +305,7 @@ def test_what_is_deleted_over_there_stays_here_and_opens_no_run(
 ) -> None:
     login.run("monitor")
     marked = (done / "rsync.done").read_text()
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     victim.unlink()
     victim.with_name(victim.name + ".md5").unlink()
     hashed(program, run.root)
@@ -339,7 +339,7 @@ def test_counts_that_do_not_match_are_told(
     program: Program, run: SimulatedRun, login: Program, there: Path
 ) -> None:
     run.write_all()
-    next(run.path.glob("pod5_pass/*")).unlink()
+    next(run.path.glob("pod5_pass/*.pod5")).unlink()
     hashed(program, run.root)
     (facts,) = pulled(login).values()
     assert facts["state"] == "done"
@@ -394,7 +394,7 @@ def test_a_state_directory_that_cannot_be_written_is_told_in_one_line(
 def test_a_tick_killed_while_a_corrupt_copy_is_mended_is_made_good_by_the_next(
     done: Path, login: Program
 ) -> None:
-    turn_a_bit(next(done.glob("pod5_pass/*")))
+    turn_a_bit(next(done.glob("pod5_pass/*.pod5")))
     assert login.run("monitor").code == 1
     kill = "kill -9 -$(ps -o pgid= $PPID | tr -d ' ')"
     login.wrap_rsync(before=f'case " $* " in *files-from*"root/mk1c/ ") {kill};; esac')
@@ -422,7 +422,7 @@ def test_a_roll_up_here_that_was_cut_short_is_made_whole_again(done: Path, login
 def test_what_is_lost_at_both_ends_keeps_its_sum_and_is_told_until_it_is_back(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
-    victim = next(done.glob("pod5_pass/*"))
+    victim = next(done.glob("pod5_pass/*.pod5"))
     over_there = run.path / victim.relative_to(done)
     over_there.unlink()
     over_there.with_name(over_there.name + ".md5").unlink()
@@ -470,7 +470,7 @@ def test_each_file_of_a_run_that_is_lost_at_both_ends_before_its_end_is_named(
 def test_what_is_lost_here_alone_is_fetched_when_its_run_is_opened_again(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
-    next(done.glob("pod5_pass/*")).unlink()
+    next(done.glob("pod5_pass/*.pod5")).unlink()
     run.late_file("late")
     hashed(program, run.root)
     assert state(login) == "done"
@@ -481,7 +481,7 @@ def test_what_is_lost_here_alone_is_fetched_when_its_run_is_opened_again(
 def test_what_is_lost_here_alone_is_fetched_also_while_another_file_fails_its_run(
     program: Program, done: Path, run: SimulatedRun, login: Program, what: str
 ) -> None:
-    victim = next(done.glob("pod5_pass/*"))
+    victim = next(done.glob("pod5_pass/*.pod5"))
     lost = next(done.glob("fastq_pass/**/*.gz"))
     over_there = run.path / victim.relative_to(done)
     if what == "decayed over there":
@@ -508,7 +508,7 @@ def test_a_file_that_was_only_touched_does_not_keep_its_run_from_being_done(
         pass
     hashed(program, run.root)
     assert state(login) == "waiting"
-    os.utime(next((run.path if where == "there" else there).glob("pod5_pass/*")), (1e9, 1e9))
+    os.utime(next((run.path if where == "there" else there).glob("pod5_pass/*.pod5")), (1e9, 1e9))
     run.finish()
     hashed(program, run.root)
     assert state(login) == "done"
@@ -560,7 +560,7 @@ def test_what_fetching_does_not_mend_is_not_fetched_again_and_again(
 ) -> None:
     run = SimulatedRun(data, files=1, hashes=True)
     run.write_all()
-    next(run.path.glob("fastq_pass/*")).write_bytes(b"other than MinKNOW wrote")
+    next(run.path.glob("fastq_pass/*.gz")).write_bytes(b"other than MinKNOW wrote")
     hashed(program, data)
     assert state(login) == "done"
     there = root / "mk1c" / run.path.relative_to(data)
@@ -769,7 +769,7 @@ def test_a_link_in_the_place_of_a_listed_file_is_not_fetched(
 ) -> None:
     run.write_all()
     hashed(program, run.root)
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     victim.unlink()
     victim.symlink_to("/etc/passwd")
     assert state(login) == "sending"
@@ -1083,7 +1083,7 @@ def test_marks_of_a_run_vouch_for_nothing_once_it_lies_in_another(
     bam.parent.mkdir()
     bam.write_bytes(b"x")
     acquisition(outer)
-    changed = next(run.path.glob("pod5_pass/*"))
+    changed = next(run.path.glob("pod5_pass/*.pod5"))
     changed.write_bytes(b"another version")
     hashed(program, run.root)
     login.wrap_rsync(after=f"(cd {done} && md5sum -c --quiet md5sum) || touch {login.home}/broken")
@@ -1103,7 +1103,7 @@ def test_a_mark_goes_before_anything_below_it_is_fetched(
     login.run("monitor")
     outer = run.path.parents[1]
     acquisition(outer)
-    next(run.path.glob("pod5_pass/*")).write_bytes(b"another version")
+    next(run.path.glob("pod5_pass/*.pod5")).write_bytes(b"another version")
     hashed(program, run.root)
     kill = "kill -9 -$(ps -o pgid= $PPID | tr -d ' ')"
     login.wrap_rsync(after=f'case " $* " in *files-from*"root/mk1c/ ") {kill};; esac')
@@ -1131,7 +1131,7 @@ def test_marks_of_a_run_vouch_for_nothing_once_runs_lie_in_it(
     assert is_verified(over)
     (outer / "final_summary_e.txt").unlink()
     (outer / "md5sum").unlink()
-    changed = next(run.path.glob("pod5_pass/*"))
+    changed = next(run.path.glob("pod5_pass/*.pod5"))
     changed.write_bytes(b"another version")
     hashed(program, run.root)
     runs = pulled(login)
@@ -1148,7 +1148,7 @@ def test_a_run_that_comes_back_is_read_again(
     program: Program, done: Path, run: SimulatedRun, login: Program, root: Path
 ) -> None:
     outer = run.path.parents[1]
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     first, times = victim.read_bytes(), victim.stat()
     acquisition(outer)
     victim.write_bytes(bytes(len(first)))
@@ -1261,7 +1261,7 @@ def retried(program: Program, run: SimulatedRun) -> None:
 def test_a_disk_over_there_that_decays_does_not_replace_the_good_copy(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     copy, first = done / victim.relative_to(run.path), victim.read_bytes()
     marked = (done / "rsync.done").read_text()
     turn_a_bit(victim)
@@ -1288,7 +1288,7 @@ def test_a_disk_that_decays_under_a_done_run_takes_its_mark_from_nothing(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
     login.run("monitor")
-    turn_a_bit(next(run.path.glob("pod5_pass/*")))
+    turn_a_bit(next(run.path.glob("pod5_pass/*.pod5")))
     retried(program, run)
     assert login.run("pull").code == 1
     assert is_done(done)
@@ -1299,7 +1299,7 @@ def test_a_disk_that_decays_under_a_done_run_takes_its_mark_from_nothing(
 def test_a_file_that_somebody_changed_over_there_is_fetched_whatever_its_size(
     program: Program, done: Path, run: SimulatedRun, login: Program
 ) -> None:
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     turn_a_bit(victim)
     retried(program, run)
     assert login.run("pull").code == 1
@@ -1314,7 +1314,7 @@ def test_a_sum_that_was_wrong_from_the_start_over_there_is_put_right(
     program: Program, run: SimulatedRun, login: Program, there: Path
 ) -> None:
     run.write_all()
-    victim = next(run.path.glob("pod5_pass/*"))
+    victim = next(run.path.glob("pod5_pass/*.pod5"))
     victim.with_name(f"{victim.name}.md5").write_text(f"{'0' * 32}  {victim.name}\n")
     hashed(program, run.root)
     assert not coreutils_agree(run.path)

@@ -60,7 +60,7 @@ def test_a_file_that_the_final_summary_counts_and_the_run_lacks_is_a_warning_and
     program: Program, data: Path, arrived: Path
 ) -> None:
     run = SimulatedRun(data).write_all()
-    next(run.glob("pod5_pass/*")).unlink()
+    next(run.glob("pod5_pass/*.pod5")).unlink()
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
     assert "counts 6 pod5 files, the run has 5" in state["warning"]
@@ -132,7 +132,7 @@ def test_nothing_is_deleted_at_the_destination(
     there.mkdir(parents=True)
     (there / "notes.txt").write_text("put here by somebody else")
     program.pushed(data, arrived)
-    gone = next(run.path.glob("pod5_pass/*"))
+    gone = next(run.path.glob("pod5_pass/*.pod5"))
     gone.unlink()
     run.finish()
     (state,) = program.pushed(data, arrived).values()

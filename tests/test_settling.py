@@ -54,7 +54,7 @@ def test_settle_0_takes_everything_at_once_whatever_the_clocks_say(
 ) -> None:
     run.write_all()
     future = run.path.stat().st_mtime + DAY
-    os.utime(next(run.path.glob("pod5_pass/*")), (future, future))
+    os.utime(next(run.path.glob("pod5_pass/*.pod5")), (future, future))
     program.put_clock_wrong(difference)
     (state,) = program.pushed(data, arrived, "--settle", "0").values()
     assert state["state"] == "done"
@@ -99,7 +99,7 @@ def test_a_file_from_the_future_that_grows_is_not_taken_before_it_stops(
 ) -> None:
     run.write_all()
     age(run.path, 600)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     future = path.stat().st_mtime + DAY
     there = arrived / path.relative_to(data)
     for tick in range(3):

@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_read_fails_its_run_by_name_and_nothing_else(
     run.write_all()
     other = SimulatedRun(data, group="zz other", files=1)
     other.write_all()
-    secret = next(run.path.glob("pod5_pass/*"))
+    secret = next(run.path.glob("pod5_pass/*.pod5"))
     there = arrived / run.path.relative_to(data)
     with mode(secret, 0):
         ran = program.push(data, arrived, "--json")
@@ -448,7 +448,7 @@ def test_a_log_that_cannot_be_written_is_a_fault_of_the_configuration(
 @pytest.mark.usefixtures("no_privilege")
 def test_hash_and_verify_name_what_they_cannot_read(program: Program, run: SimulatedRun) -> None:
     run.write_all()
-    secret = next(run.path.glob("pod5_pass/*"))
+    secret = next(run.path.glob("pod5_pass/*.pod5"))
     with mode(secret, 0):
         ran = program.run("hash", "--no-sidecars", "--json", run.path)
         assert ran.code == 1
@@ -544,7 +544,7 @@ def test_a_source_that_rots_does_not_overwrite_the_good_copy(
     for _ in run.reads():
         pass
     program.pushed(data, arrived)
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     good, times = file.read_bytes(), file.stat()
     # As a failing disk does it: other bytes, and nobody who changed them. Only the ledger knows
     # when the file was changed last, so it is told that it was at this moment.

@@ -78,7 +78,7 @@ def second(
     source = tmp_path / "another"
     shutil.copytree(first.source, source)
     sequencer = Sequencer(program, source, first.place, first.at)
-    changed(next(sequencer.path.glob("pod5_pass/*")))
+    changed(next(sequencer.path.glob("pod5_pass/*.pod5")))
     yield sequencer
     assert not program.processes()
 
@@ -159,7 +159,7 @@ def test_when_the_first_moves_the_second_has_the_place_by_retry(
     second.is_refused()
     first.is_refused()
     check_moved(first, second)
-    data = next(second.path.glob("pod5_pass/*"))
+    data = next(second.path.glob("pod5_pass/*.pod5"))
     assert (second.there / data.relative_to(second.path)).read_bytes() == data.read_bytes()
 
 

@@ -56,7 +56,7 @@ def test_a_run_that_is_found_corrupt_loses_the_mark_that_vouched_for_it(
 ) -> None:
     ticked(monitor)
     assert is_verified(pushed)
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     mark_anew(pushed, gridion)
     assert monitor.run("monitor").code == 1
     assert not (pushed / "rsync.verified").exists()
@@ -76,7 +76,7 @@ def test_a_mark_that_another_wrote_is_not_believed(
     ticked(monitor)
     (gridion / "kept").rename(pushed / "rsync.done")
     heartbeat(gridion).write_text(words)
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     rollup = md5(pushed / "md5sum")
     (pushed / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
     assert monitor.run("monitor").code == 1
@@ -95,7 +95,7 @@ def test_a_verdict_of_yesterday_is_not_that_of_today(
     monitor.run("monitor")
     mailbox.mails()
     (pushed / "rsync.verified").rmdir()
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     monitor.settings["silent_minutes"] = 10**6
     monitor.put_clock_forward(25 * HOUR)
     assert monitor.run("monitor").code == 1
@@ -118,7 +118,7 @@ def test_a_verdict_of_a_version_that_did_not_tell_what_it_could_not_read_is_take
 def test_a_corrupt_run_that_nothing_vouches_for_any_more_is_not_back_to_normal(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     assert monitor.run("monitor").code == 1
     rollup = (pushed / "md5sum").read_bytes()
     (pushed / "md5sum").write_bytes(rollup.splitlines(True)[0])  # as while it is sent again
@@ -127,7 +127,7 @@ def test_a_corrupt_run_that_nothing_vouches_for_any_more_is_not_back_to_normal(
     monitor.run("monitor")
     monitor.run("monitor")
     assert kinds(mailbox) == ["still verification failed", "verification failed"]
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     (pushed / "md5sum").write_bytes(rollup)
     ticked(monitor)
     assert kinds(mailbox) == ["mended, verified"]
@@ -137,7 +137,7 @@ def test_a_corrupt_run_that_nothing_vouches_for_any_more_is_not_back_to_normal(
 def test_a_check_whose_run_is_opened_again_meanwhile_ends_no_trouble(
     monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
 ) -> None:
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     assert monitor.run("monitor").code == 1
     beat(gridion)
     heartbeat_of_lab = gridion / ".ontpush" / "lab.json"
@@ -402,11 +402,11 @@ def test_a_memory_that_names_what_cannot_be_is_lost(
 def test_what_a_clock_that_was_ahead_wrote_down_stops_nothing(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     monitor.settings["silent_minutes"] = 10**8
     monitor.put_clock_forward(10 * 365 * 24 * HOUR)
     assert monitor.run("monitor").code == 1
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     monitor.put_clock_forward(25 * HOUR)
     bare(monitor)
     assert is_verified(pushed)
@@ -419,7 +419,7 @@ def plant_a_mark(run: Path, base: Path) -> None:
     shutil.copytree(run, path)
     text = (path / "rsync.done").read_text()
     (path / "rsync.done").write_text(text.replace(mark(run)["run"], "planted/run"))
-    turn_a_bit(next(path.glob("pod5_pass/*")))
+    turn_a_bit(next(path.glob("pod5_pass/*.pod5")))
     rollup = md5(path / "md5sum")
     (path / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
     beat(base, done_run("planted/run", rollup))
@@ -717,7 +717,7 @@ def test_a_mark_of_a_corrupt_run_that_a_server_does_not_give_is_told_as_still_th
     monitor: Program, pushed: Path
 ) -> None:
     ticked(monitor)
-    turn_a_bit(next(pushed.glob("pod5_pass/*")))
+    turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
     assert monitor.run("retry", pushed).code == 0
     stale(monitor, b"/rsync.verified", always=True)
     assert monitor.run("monitor").code == 1

@@ -32,7 +32,7 @@ def test_a_run_that_lacks_files_by_its_final_summary_is_told_with_that_warning_b
 ) -> None:
     monitor.settings["on_verified"] = ['echo "$ONTPUSH_WARNING"']
     run.write_all()
-    next(run.path.glob("pod5_pass/*")).unlink()
+    next(run.path.glob("pod5_pass/*.pod5")).unlink()
     program.push(data, gridion)
     ticked(monitor)
     (mail,) = [each for each in mailbox.mails() if "] verified: " in each["Subject"]]
@@ -50,7 +50,7 @@ def test_a_run_that_was_read_and_found_corrupt_is_not_counted_as_verified_now(
     for run in runs:
         run.write_all()
     program.pushed(data, gridion)
-    turn_a_bit(next((gridion / runs[0].path.relative_to(data)).glob("pod5_pass/*")))
+    turn_a_bit(next((gridion / runs[0].path.relative_to(data)).glob("pod5_pass/*.pod5")))
     assert "1 run verified now, 1 run found bad" in monitor.run("monitor", "-v").out
 
 
@@ -141,7 +141,7 @@ def test_a_verified_run_that_a_tick_at_work_opens_again_is_not_shown_as_verified
     local: Pair,
 ) -> None:
     (name,) = shown(local.monitor)
-    changed = next(local.run.path.glob("pod5_pass/*"))
+    changed = next(local.run.path.glob("pod5_pass/*.pod5"))
     changed.unlink()
     changed.write_bytes(b"other")
     # The heartbeat, which would tell, is the last that a tick sends.
@@ -263,7 +263,7 @@ def test_a_memory_that_is_lost_takes_up_when_the_run_was_verified(local: Pair) -
 
 
 def test_a_retry_at_the_cluster_verifies_again_and_asks_for_what_is_bad(local: Pair) -> None:
-    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    turn_a_bit(next(local.there.glob("pod5_pass/*.pod5")))
     assert local.monitor.run("retry", local.there).code == 0
     assert (local.there / "rsync.done").exists()
     assert local.look() == "corrupt"
@@ -277,7 +277,7 @@ def test_a_retry_at_the_cluster_verifies_again_and_asks_for_what_is_bad(local: P
 def test_what_verify_finds_bad_at_the_cluster_is_taken_up_by_the_next_tick(local: Pair) -> None:
     assert local.monitor.run("verify", local.there).code == 0
     assert local.look() is None
-    turn_a_bit(next(local.there.glob("pod5_pass/*")))
+    turn_a_bit(next(local.there.glob("pod5_pass/*.pod5")))
     assert local.monitor.run("verify", local.there).code == 1
     assert local.look() == "corrupt"
     assert not (local.there / "rsync.verified").exists()

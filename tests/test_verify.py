@@ -64,7 +64,7 @@ def test_a_wrong_size_is_told_as_such_where_sizes_are_known(
 ) -> None:
     run.write_all()
     program.pushed(data, arrived)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     path.write_bytes(path.read_bytes() + b"more")
     assert bad(program.run("verify", "--json", run.path)) == [(f"pod5_pass/{path.name}", "size")]
 
@@ -83,7 +83,7 @@ def test_minknows_own_sums_find_what_was_damaged_before_it_was_hashed(
 ) -> None:
     run = SimulatedRun(data, files=1, hashes=True)
     run.write_all()
-    victim = next(run.path.glob("fastq_pass/*"))
+    victim = next(run.path.glob("fastq_pass/*.gz"))
     turn_a_bit(victim)
     program.pushed(data, arrived)
     ran = program.run("verify", "--json", arrived / run.path.relative_to(data))
@@ -132,7 +132,7 @@ def test_a_bad_run_keeps_no_other_from_being_verified(
         run.write_all()
     program.pushed(data, arrived)
     one, three, two = (arrived / run.path.relative_to(data) for run in runs)
-    next(one.glob("pod5_pass/*")).unlink()
+    next(one.glob("pod5_pass/*.pod5")).unlink()
     (two / "md5sum").unlink()
     ran = program.run("verify", "--json", "--jobs", "2", one, two, three)
     assert ran.code == 1
@@ -153,7 +153,7 @@ def test_verify_needs_no_state_and_leaves_none(program: Program, run: SimulatedR
 def test_links_sidecars_and_our_own_files_are_not_extra(program: Program, sent: Path) -> None:
     (sent / "link").symlink_to("nowhere")
     (sent / "rsync.verified").write_text("x")
-    path = next(sent.glob("pod5_pass/*"))
+    path = next(sent.glob("pod5_pass/*.pod5"))
     path.with_name(path.name + ".md5").write_text("x")
     assert program.run("verify", sent).code == 0
 
@@ -188,7 +188,7 @@ def test_a_state_that_cannot_be_read_only_makes_verify_read_every_file(
 ) -> None:
     run.write_all()
     program.pushed(data, arrived)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     path.write_bytes(path.read_bytes() + b"more")
     (program.state / "ledger.sqlite3").write_bytes(b"garbage" * 1000)
     assert bad(program.run("verify", "--json", run.path)) == [(f"pod5_pass/{path.name}", "md5")]
@@ -234,7 +234,7 @@ def test_what_the_roll_up_lists_is_no_sidecar(program: Program, data: Path, arri
     run = SimulatedRun(data, files=1)
     run.write_all()
     program.pushed(data, arrived)
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     file.rename(data / "kept.pod5")
     file.with_name(file.name + ".md5").write_text("a file like any other\n")
     program.pushed(data, arrived)
@@ -362,7 +362,7 @@ def test_a_directory_that_cannot_be_read_is_told_as_what_it_is(
 
 
 def test_what_is_bad_is_named_beside_what_cannot_be_read(program: Program, sent: Path) -> None:
-    turn_a_bit(next(sent.glob("fastq_pass/*")))
+    turn_a_bit(next(sent.glob("fastq_pass/*.gz")))
     refuse(program, "EIO")
     ran = program.run("verify", "--json", sent)
     assert ran.code == 1

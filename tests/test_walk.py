@@ -57,7 +57,7 @@ def local(program: Program, monitor: Program, run: SimulatedRun, gridion: Path) 
 
 def victim(run: Path) -> Path:
     """A data file of the run."""
-    return next(run.glob("pod5_pass/*"))
+    return next(run.glob("pod5_pass/*.pod5"))
 
 
 def remove(run: Path) -> None:
@@ -93,7 +93,7 @@ def replace_by_a_directory(run: Path) -> None:
 def add_what_is_cut(run: Path) -> None:
     """So that only the sum of all sizes is what it was."""
     os.truncate(victim(run), victim(run).stat().st_size - 1)
-    with next(run.glob("fastq_pass/*")).open("ab") as file:
+    with next(run.glob("fastq_pass/*.gz")).open("ab") as file:
         file.write(b"x")
 
 

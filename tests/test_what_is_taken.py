@@ -50,7 +50,7 @@ def test_a_file_from_the_future_or_of_another_age_is_taken(
     program: Program, run: SimulatedRun, data: Path, arrived: Path, offset: float
 ) -> None:
     run.write_all()
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     time = path.stat().st_mtime + offset
     os.utime(path, (time, time))
     program.pushed(data, arrived, "--settle", "60")
@@ -65,7 +65,7 @@ def test_a_file_from_before_1970_is_taken(
     program: Program, run: SimulatedRun, data: Path, arrived: Path, seconds: float
 ) -> None:
     run.write_all()
-    os.utime(next(run.path.glob("pod5_pass/*")), (seconds, seconds))
+    os.utime(next(run.path.glob("pod5_pass/*.pod5")), (seconds, seconds))
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
 
@@ -75,7 +75,7 @@ def test_a_file_of_any_year_stops_nothing_and_a_change_of_it_is_seen(
     program: Program, run: SimulatedRun, data: Path, arrived: Path, year: int
 ) -> None:
     run.write_all()
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     seconds = (year - 1970) * 365 * 86400
 
     def put_out_of_time() -> None:
@@ -178,7 +178,7 @@ def test_a_data_file_that_grows_in_place_is_seen_before_the_run_is_done(
         pass
     age(run.path, 600)
     program.pushed(data, arrived)
-    with next(run.path.glob("pod5_pass/*")).open("ab") as file:
+    with next(run.path.glob("pod5_pass/*.pod5")).open("ab") as file:
         file.write(b"more")
     os.utime(run.path / "pod5_pass", (1e9, 1e9))
     run.finish()
@@ -195,7 +195,7 @@ def test_other_bytes_of_the_same_size_within_the_same_second_are_sent(
 ) -> None:
     for _ in run.reads():
         pass
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     second = 1_700_000_000 * 10**9
     os.utime(path, ns=(second, second + 1))
     program.pushed(data, arrived)
@@ -247,7 +247,7 @@ def test_a_file_that_changes_after_it_was_hashed_and_before_rsync_reads_it_is_no
 ) -> None:
     for _ in run.reads():  # without an end: nothing is compared once more in this tick
         pass
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     as_it_was = shutil.copy2(file, program.home / "as it was")
     deed = f"head -c {file.stat().st_size} /dev/zero >{file}"
     deed += f"; touch -r '{as_it_was}' {file}" * keeps_its_times
@@ -271,7 +271,7 @@ def test_a_file_that_changes_between_the_last_comparison_and_the_mark_keeps_it_f
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     run.write_all()
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     once = f"[ -e {program.home}/acted ] || printf x >>{file}; touch {program.home}/acted"
     program.wrap_rsync(after=f'case " $* " in *" -n -c "*) {once};; esac')
     (state,) = program.pushed(data, arrived).values()
@@ -441,7 +441,7 @@ def test_a_sidecar_of_the_original_is_believed_once(
     for _ in run.reads():
         pass
     age(run.path, 600)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     sidecar(path, 10, f"{'0' * 32}  {path.name}\n")
     program.pushed(data, arrived)
     name = os.fsencode(path.relative_to(run.path))
@@ -460,7 +460,7 @@ def test_a_sidecar_of_a_file_that_changed_since_it_was_hashed_is_not_believed(
         pass
     age(run.path, 600)
     assert program.run("hash", run.path).code == 0
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     path.write_bytes(path.read_bytes() + b"more")
     age(path, 300)
     path.with_name(path.name + ".md5").touch()  # as `cp` or a backup leaves it
@@ -486,7 +486,7 @@ def test_a_sidecar_that_is_older_or_of_another_file_is_not_believed(
 ) -> None:
     run.write_all()
     age(run.path, 600)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     sidecar(path, seconds, text.format(zeros="0" * 32, name=path.name))
     program.pushed(data, arrived)
     assert is_done(arrived / run.path.relative_to(data))
@@ -497,7 +497,7 @@ def test_a_sidecar_of_a_file_that_changed_later_is_not_believed(
 ) -> None:
     run.write_all()
     age(run.path, 600)
-    path = next(run.path.glob("pod5_pass/*"))
+    path = next(run.path.glob("pod5_pass/*.pod5"))
     other = run.path / "other"
     shutil.copy2(path, other)
     sidecar(path, 10, f"{md5(path)}  {path.name}\n")

@@ -5,7 +5,7 @@
 A process of the host's Python that has imported the program once, and forks for each call that it
 is told of on its socket. `Zygote` is its other end. A call may be told to crash: then it lives at
 clocks that stand still, the host's and its disk's, and is killed before some step; see `crashing`.
-Where such a call starts the program in a process of its own, that is forked, too.
+Where a call starts the program in a process of its own, that is forked, too.
 
 Runs on Python 3.6 and needs nothing but the standard library.
 """
@@ -90,7 +90,9 @@ class Zygote:
         customize: str = "",
         crash: Optional[Crash] = None,
     ) -> Ended:
-        """One call, until all have ended that hold its output, or with `crash` anything of it.
+        """One call, until all have ended that hold its output or are calls that it made itself.
+
+        With `crash`, until anything has ended that it started.
 
         `customize` is what would stand in sitecustomize.py.
         """
@@ -191,7 +193,7 @@ def _perform(call: Dict[str, Any], files: List[int], program: Any) -> None:
         _be_called_with(call["environment"])
     exec(call["customize"], {})  # noqa: S102 - as Python does with sitecustomize.py
     if call["crash"] is None:
-        os.close(held)
+        _fork_instead(program, None, held)
         _end_with(program, call["words"])
     crash = Crash(*call["crash"])
     os.set_inheritable(held, True)
@@ -219,8 +221,11 @@ def _end_with(program: Any, words: List[str]) -> None:
     os._exit(code)
 
 
-def _fork_instead(program: Any, blow: Blow, held: int) -> None:
-    """Where the program starts itself, fork: the child never comes to start another Python."""
+def _fork_instead(program: Any, blow: Optional[Blow], held: int) -> None:
+    """Where the program starts itself, fork: the child never comes to start another Python.
+
+    It has `held` open as long as it lives.
+    """
     really_start = subprocess.Popen.__init__
     itself = [os.fsencode(word) for word in (sys.executable, "-m", "ontpush")]
 
@@ -233,7 +238,8 @@ def _fork_instead(program: Any, blow: Blow, held: int) -> None:
                 highest = os.sysconf("SC_OPEN_MAX")
                 os.closerange(3, held)
                 os.closerange(held + 1, min(highest, 4096))
-                blow.disarm()
+                if blow:
+                    blow.disarm()
                 _be_called_with(environment)
                 _let_interrupts_in()
                 _end_with(program, [os.fsdecode(word) for word in words[3:]])
