@@ -885,6 +885,11 @@ class Machine(RuleBasedStateMachine):
             "pulled": world.login + b"/state/pull",
         }[what]
         shutil.rmtree(lost, ignore_errors=True)
+        if what == "login":
+            # With what people had asked for there.
+            for side in world.sides:
+                for hurt in side.hurt.values():
+                    hurt.told = False
         self.happened()
 
     # -- ticks ------------------------------------------------------------------------------
