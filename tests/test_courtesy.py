@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,12 +85,34 @@ def test_hash_and_verify_give_way_too(program: Program, run: SimulatedRun) -> No
     assert noted.read_text() == "3 19\n" * 2
 
 
-def test_sums_are_taken_by_one_thread_unless_told_otherwise(program: Program) -> None:
-    told = subprocess.run(
-        [program.python, "-m", "ontpush", "push", "--help"],
-        env=program.environment,
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    assert "(default 1)" in told.replace("\n", " ").split("--jobs", 1)[1].split("--sidecars")[0]
+# Notes which thread opens each large file; where there are two, each waits for the other.
+THREADS = """
+import os, threading
+really_open, together = os.open, threading.Barrier({threads})
+def noting(path, *rest, **more):
+    if os.path.basename(os.fsencode(path)).startswith(b"large"):
+        together.wait(60)
+        with open({noted!r}, "a") as noted:
+            noted.write("%d\\n" % threading.get_ident())
+    return really_open(path, *rest, **more)
+os.open = noting
+"""
+
+
+@pytest.mark.parametrize(("told", "threads"), [({}, 1), ({"jobs": 2}, 2)])
+def test_sums_are_taken_by_one_thread_unless_told_otherwise(
+    program: Program, run: SimulatedRun, told: dict[str, int], threads: int
+) -> None:
+    run.write_all()
+    for number in (1, 2):
+        # Of no more than one such file does a thread take care at a time.
+        (run.path / f"large {number}").touch()
+        os.truncate(run.path / f"large {number}", 16 << 20)
+    noted = program.home / "noted"
+    code = THREADS.format(threads=threads, noted=str(noted))
+    (program.modules / "sitecustomize.py").write_text(code)
+    program.settings.update(told)
+    assert program.run("hash", run.path).code == 0
+    opened_by = noted.read_text().split()
+    assert len(opened_by) == 2
+    assert len(set(opened_by)) == threads

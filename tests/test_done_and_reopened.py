@@ -107,12 +107,12 @@ def change_a_file_beside(run: SimulatedRun) -> None:
 
 
 def replace_a_data_file(run: SimulatedRun) -> None:
-    first = next(run.path.glob("pod5_pass/*"))
+    first = next(run.path.glob("pod5_pass/*.pod5"))
     run.late_file(str(first.relative_to(run.path)), size=777)
 
 
 def rename_a_data_file(run: SimulatedRun) -> None:
-    first = next(run.path.glob("pod5_pass/*"))
+    first = next(run.path.glob("pod5_pass/*.pod5"))
     first.rename(first.with_name("another name"))
 
 
@@ -158,13 +158,16 @@ def test_a_done_run_is_opened_again_by_the_next_tick_and_done_anew(
     assert program.pushed(data, arrived).popitem()[1]["sent_files"] == 0
 
 
-def test_a_data_file_of_a_done_run_that_changes_in_place_is_found_within_a_day(
+def test_a_data_file_of_a_done_run_that_changes_in_place_is_found_within_a_day_not_at_every_tick(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     there = done_run(program, run, arrived)
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     with file.open("ab") as out:
         out.write(b"a block that was lost")
+    # A quick look asks the directories, and they have not changed.
+    program.pushed(data, arrived)
+    assert (there / "pod5_pass" / file.name).read_bytes() != file.read_bytes()
     program.put_clock_forward(DAY)
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
@@ -178,7 +181,7 @@ def test_a_clock_that_was_years_ahead_keeps_no_change_from_being_found(
     program.put_clock_forward(3650 * DAY)
     there = done_run(program, run, arrived)
     program.put_clock_forward(0)
-    file = next(run.path.glob("pod5_pass/*"))
+    file = next(run.path.glob("pod5_pass/*.pod5"))
     with file.open("ab") as out:
         out.write(b"a block that was lost")
     program.pushed(data, arrived)
@@ -250,7 +253,7 @@ def test_a_done_run_that_comes_back_after_it_was_out_of_sight_is_looked_at_whole
     there = done_run(program, run, arrived)
     elsewhere = run.path.rename(data.with_name("elsewhere"))
     program.pushed(data, arrived)
-    file = next(elsewhere.glob("pod5_pass/*"))
+    file = next(elsewhere.glob("pod5_pass/*.pod5"))
     with file.open("ab") as out:
         out.write(b"more")
     elsewhere.rename(run.path)
@@ -342,7 +345,7 @@ def test_a_data_file_that_grows_in_place_is_sent_by_the_next_tick(
     for _ in run.reads():
         pass
     age(run.path, 600)
-    growing = next(run.path.glob("pod5_pass/*"))
+    growing = next(run.path.glob("pod5_pass/*.pod5"))
     for _ in range(3):
         program.pushed(data, arrived)
         with growing.open("a") as file:
@@ -511,7 +514,7 @@ def test_retry_takes_done_back_so_that_the_next_tick_verifies_it_anew(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     there = done_run(program, run, arrived)
-    victim = next(there.glob("pod5_pass/*"))
+    victim = next(there.glob("pod5_pass/*.pod5"))
     times = victim.stat()
     victim.write_bytes(b"X" * times.st_size)
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -157,7 +157,7 @@ def test_what_changed_while_the_state_was_lost_is_found(
 ) -> None:
     deed(program)
     late = run.late_file("bam_pass/late.bam")
-    changed = next(run.path.glob("pod5_pass/*"))
+    changed = next(run.path.glob("pod5_pass/*.pod5"))
     changed.write_text("other bytes")
     os.utime(changed, (changed.stat().st_mtime + 5, changed.stat().st_mtime + 5))
     program.pushed(data, arrived)
@@ -166,17 +166,26 @@ def test_what_changed_while_the_state_was_lost_is_found(
     assert (done / "pod5_pass" / changed.name).read_text() == "other bytes"
 
 
-def test_an_unfinished_run_goes_on_without_its_state(
+def test_an_unfinished_run_goes_on_without_its_state_and_nothing_is_sent_again(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     for _ in run.reads():
         pass
     program.pushed(data, arrived)
+    there = arrived / run.path.relative_to(data)
+    sent = inodes(there)
     lose(program)
     run.finish()
     (state,) = program.pushed(data, arrived).values()
     assert state["state"] == "done"
-    assert is_done(arrived / run.path.relative_to(data))
+    assert is_done(there)
+    # What rsync sends again is another file.
+    assert sent.items() <= inodes(there).items()
+
+
+def inodes(directory: Path) -> dict[Path, int]:
+    """Which file lies at which path, of those that are sequenced."""
+    return {path: path.stat().st_ino for path in directory.glob("*/*") if path.is_file()}
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage\n", b"\xff\xfe\n" * 100, b"2026\nrollup: 0\n"])

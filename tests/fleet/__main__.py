@@ -29,14 +29,15 @@ from tests.lab.hosts.table import HOSTS
 # The last ansible-core that manages a host with Python 3.6.
 FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
-# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own.
+# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own. What it
+# refuses is tried in the lab that has the least to do.
 LONGEST: Final = "cluster"
-PARTS: Final = {LONGEST: "cluster_side", "sequencers": "not cluster_side"}
+AT_CLUSTER: Final = "cluster_side or monitor_set_up"
+ATTACKS: Final = "forced_command"
 # To check, and to converge once more, is for one of the scenarios that set up the same hosts.
 ALL_STEPS: Final = ("test",)
 FEW_STEPS: Final = ("converge", "verify")
 NEWEST_STEPS: Final = ("converge", "idempotence", "verify")
-SET_UP_ONLY: Final = "not forced_command and not cluster_side"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
 
@@ -164,11 +165,11 @@ def chosen(programs: list[Path], without: list[str], only: str) -> Iterator[Scen
 def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[Scenario]:
     """Everything with the first Ansible, with the others what they may break, or `all` they can."""
     first, *others = programs
-    for name, part in PARTS.items():
-        steps = FEW_STEPS if name == LONGEST else ALL_STEPS
-        yield Scenario(first, without, name, ["-k", part], steps)
+    yield Scenario(first, without, LONGEST, ["-k", AT_CLUSTER], FEW_STEPS)
+    here = f"not ({AT_CLUSTER})" + f" and not {ATTACKS}" * bool(others)
+    yield Scenario(first, without, "sequencers", ["-k", here])
     for folder in others:
-        which = ["-k", SET_UP_ONLY, *([] if all else ["-m", "newest"])]
+        which = ["-k", "not cluster_side", *([] if all else ["-m", "newest"])]
         yield Scenario(folder, without, "set-up", which, ALL_STEPS if all else NEWEST_STEPS)
 
 

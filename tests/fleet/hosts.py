@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.lab.hosts.lab import Lab
 from tests.lab.hosts.podman import call, podman
@@ -172,6 +173,31 @@ class Fleet:
             text=True,
             start_new_session=True,
         )
+
+    def who_holds(self, machine: Machine, private_key: str) -> list[str]:
+        """Where a private key of a host lies: HOST:PATH on any host, PATH beside the inventory."""
+        secret = machine.root(f"cat {private_key}").splitlines()[2]
+        search = f"grep -rlsF '{secret}' /etc /home /root /tmp /var || true"
+        found = [
+            f"{each.name}:{path}"
+            for each in self.machines.values()
+            for path in each.root(search).split()
+        ]
+        files = [file for file in self.state.rglob("*") if file.is_file()]
+        return [*found, *[str(file) for file in files if secret.encode() in file.read_bytes()]]
+
+    def heartbeat(self, machine: Machine) -> dict[str, Any]:
+        """The last heartbeat of a sequencer that lies at the cluster; empty if there is none."""
+        path = f"{RUNS}/{machine.name}/.ontpush/{machine.name}.json"
+        text = self.cluster.root(f"cat {path} 2>/dev/null || echo '{{}}'")
+        beat: dict[str, Any] = json.loads(text)
+        return beat
+
+    def entries(self, machine: Machine) -> list[str]:
+        """The lines of the cluster's authorized_keys that let a sequencer in."""
+        lines = self.cluster.root("cat /home/seqdata/.ssh/authorized_keys").splitlines()
+        own = [line for line in lines if f'/{machine.name}"' in line]
+        return [line for line in own if line.startswith("restrict")]
 
     def arrived(self, machine: Machine, run: str) -> bool:
         """Whether a run of a sequencer is done at the cluster, and its sums are right there."""

@@ -73,7 +73,7 @@ def scene(monitored: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     # Without --limit: what one host is to be must not be taken for what all are.
     played = monitored.play("site", *variables())
     assert played.code == 0, played.out
-    wait_for(lambda: heard(monitored, cut), f"{cut.name} is not heard", PATIENCE)
+    wait_for(lambda: monitored.heartbeat(cut), f"{cut.name} is not heard", PATIENCE)
     # Nothing is verified before the bit is turned.
     cluster.root("scontrol update PartitionName=short State=DOWN")
     pushed, turned, pulled = (
@@ -99,11 +99,6 @@ def read_from(fleet: Fleet, machine: Machine) -> Path:
     path = fleet.state / "inventory" / "host_vars" / f"{machine.name}.yml"
     path.parent.mkdir(exist_ok=True)
     return path
-
-
-def heard(fleet: Fleet, machine: Machine) -> bool:
-    """Whether a heartbeat of a sequencer has come."""
-    return fleet.cluster.holds(f"{RUNS}/{machine.name}/.ontpush/{machine.name}.json")
 
 
 def turn_a_bit(cluster: Machine, run: str) -> str:
@@ -208,6 +203,11 @@ def test_the_cluster_may_read_there_and_do_nothing_else_and_what_it_was_sent_wit
     assert f" ontpush:{scene.read.name}\n" not in monitored.cluster.root(
         "cat /home/seqdata/.ssh/authorized_keys"
     )
+
+
+def test_the_key_that_reads_never_left_the_cluster(monitored: Fleet, scene: Scene) -> None:
+    key = f"/home/{monitored.cluster.host.user}/.ssh/ontpush_pull"
+    assert monitored.who_holds(monitored.cluster, key) == [f"{monitored.cluster.name}:{key}"]
 
 
 def test_switched_back_to_push_it_is_read_no_more(monitored: Fleet, scene: Scene) -> None:

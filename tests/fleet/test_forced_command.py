@@ -19,6 +19,8 @@ from tests.fleet.attacker import KEY, SERVER, Attacker, Tried
 from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.lab.hosts.table import RUNS
 
+# Not that a newest Ansible could break it: its lab has the time.
+pytestmark = pytest.mark.newest
 HOME = "/home/seqdata"
 SECRET = "the sequence of somebody else"
 # Waits for what the client sends, and so for as long as the test wants.

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.fleet.attacker import Attacker, address
+from tests.fleet.attacker import Attacker
 from tests.fleet.hosts import Fleet, Machine, wait_for
-from tests.lab.minknow import SimulatedRun
+from tests.fleet.under_way import push_under_way
 
 pytestmark = pytest.mark.timeout(900)
 KEY = "/etc/ontpush/id_ed25519"
-SIZE, RATE = 5_000_000, "1m"  # of each file, and a second: slow enough to be met on the way
 
 
 @pytest.fixture
 def machine(fleet: Fleet) -> Machine:
     """The sequencer whose key changes."""
     return next(machine for machine in fleet.sequencers if machine.name == "gridion")
-
-
-def entries(fleet: Fleet, machine: Machine) -> list[str]:
-    """The lines of the cluster's authorized_keys that let a sequencer in."""
-    lines = fleet.cluster.root("cat /home/seqdata/.ssh/authorized_keys").splitlines()
-    return [line for line in lines if line.startswith("restrict") and f'/{machine.name}"' in line]
 
 
 def public_half(machine: Machine) -> str:
@@ -54,45 +44,41 @@ def test_a_rotation_that_is_killed_leaves_a_key_that_works(
     )
 
 
+def test_a_new_key_that_fails_its_proof_leaves_the_old_one_in_use(
+    fleet: Fleet, machine: Machine
+) -> None:
+    machine.rest()
+    before = public_half(machine)
+    known = "/etc/ontpush/known_hosts"
+    # No key proves itself at a host that is not known.
+    machine.root(f"cp -a {known} {known}.true; sed -i 's/^[^ ]*/elsewhere/' {known}")
+    try:
+        played = fleet.play("rotate_keys", "--limit", machine.name)
+    finally:
+        machine.root(f"mv {known}.true {known}")
+    machine.go_on()
+    assert played.code != 0
+    assert f"{machine.name}: a push with the new key fails, so the old one stays" in played.out
+    assert public_half(machine) == before
+    assert machine.user("ontpush check").returncode == 0
+
+
 @pytest.mark.newest
 def test_keys_rotate_while_a_push_is_under_way(
     fleet: Fleet, machine: Machine, tmp_path: Path
 ) -> None:
-    run = SimulatedRun(tmp_path, group="during a rotation", size=SIZE, files=2, folders=["pod5"])
-    run.write_all()
-    # cron's tick would be faster.
-    machine.rest()
-    machine.receive(run)
     before = public_half(machine)
     old = machine.root(f"cat {KEY}")
-    with ThreadPoolExecutor(1) as pool:
-        pushed = pool.submit(push_by_hand, fleet, machine)
-        session = f"pgrep -f 'rrsync .*/{machine.name}$' || true"
-        wait_for(lambda: fleet.cluster.root(session), "no push begins")
-        # It waits for the rotation, with its session open, however long that takes.
-        machine.root("pkill -STOP -x rsync")
-        try:
-            played = fleet.play("rotate_keys", "--limit", machine.name)
-        finally:
-            machine.root("pkill -CONT -x rsync")
+    with push_under_way(fleet, machine, tmp_path, "during a rotation") as name:
+        played = fleet.play("rotate_keys", "--limit", machine.name)
     machine.go_on()
     assert played.code == 0, played.out
-    assert pushed.result().returncode == 0, pushed.result()
     now = public_half(machine)
-    (entry,) = entries(fleet, machine)
+    (entry,) = fleet.entries(machine)
     assert now != before
     assert now in entry
-    name = str(run.path.relative_to(run.root))
     wait_for(lambda: fleet.arrived(machine, name), f"{name} is not done")
     assert "Permission denied (publickey" in with_key(fleet, machine, old)
-
-
-def push_by_hand(fleet: Fleet, machine: Machine) -> subprocess.CompletedProcess[str]:
-    """A slow tick, tried again as long as one of cron's holds the lock."""
-    destination = shlex.quote(f"{fleet.cluster.host.user}@{address(fleet)}:.")
-    push = f"ontpush push --settle 0 /data {destination} --bwlimit={RATE}"
-    script = f"while {push}; code=$?; [ $code -eq 75 ]; do sleep 1; done; exit $code"
-    return machine.user(script, 200)
 
 
 def with_key(fleet: Fleet, machine: Machine, key: str) -> str:
@@ -104,5 +90,5 @@ def with_key(fleet: Fleet, machine: Machine, key: str) -> str:
 
 @pytest.mark.newest
 def test_nobody_elses_key_has_changed(fleet: Fleet, sequencer: Machine) -> None:
-    (entry,) = entries(fleet, sequencer)
+    (entry,) = fleet.entries(sequencer)
     assert public_half(sequencer) in entry

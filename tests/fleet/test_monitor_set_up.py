@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from ontpush import __version__
 from tests.fleet.hosts import Fleet
 from tests.fleet.monitored import HOME, sources, switch_off, variables
 
 pytestmark = pytest.mark.timeout(1200)
 
 
-def test_laid_again_nothing_changes(monitored: Fleet) -> None:
-    for options in ([], ["--check"]):
+def test_laid_again_nothing_changes_and_the_version_is_that_of_the_checkout(
+    monitored: Fleet,
+) -> None:
+    # What is set for the sequencers, to leave a version again, says nothing about the cluster.
+    for options in (["-e", "ontpush_version=0.0.1"], ["--check"]):
         played = monitored.play("cluster", *variables(), *options)
         assert played.code == 0, played.out
         assert not any(played.changed.values()), played.out
+    told = monitored.cluster.user("~/.local/bin/ontpush --version").stdout
+    assert told.strip() == __version__
 
 
 def test_a_configuration_that_is_wrong_never_takes_over(monitored: Fleet) -> None:

@@ -10,7 +10,7 @@ from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.fleet.traces import noted, traces
 from tests.lab.hosts.table import RUNS
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.newest]
+pytestmark = pytest.mark.timeout(900)
 SUMS = "find {} -printf '%y %m %u %p %l\\n' | sort; find {} -type f -exec md5sum {{}} + | sort"
 
 
@@ -30,45 +30,59 @@ def removed(fleet: Fleet) -> tuple[dict[str, str], dict[str, str]]:
         # What cron still sends would look like a change.
         machine.rest()
     # Somebody has added to an entry, or came by with an editor of another system.
-    keys = "/home/seqdata/.ssh/authorized_keys"
-    first, *_, last = [machine.name for machine in fleet.sequencers]
+    first, *_, last = fleet.sequencers
+    # What came from one lies elsewhere: at the cluster, nothing has ever arrived from it.
+    empty = f"{RUNS}/{last.name}"
     fleet.cluster.root(f"""
-        sed -i 's/^restrict\\(.* ontpush:{first}\\)$/expiry-time="20400101",restrict\\1/' {keys}
-        sed -i 's/ ontpush:{last}$/&\\r/' {keys}
+        cd /home/seqdata/.ssh
+        sed -i 's/^restrict\\(.* ontpush:{first.name}\\)$/expiry-time="20400101",restrict\\1/' \\
+            authorized_keys
+        sed -i 's/ ontpush:{last.name}$/&\\r/' authorized_keys
+        mv {empty} {empty}.moved
     """)
     before = data(fleet)
+    fleet.cluster.root(f"install -d -o seqdata -g seqdata {empty}")
     tried = fleet.play("remove", "--check")
     assert tried.code == 0, tried.out
     assert all(machine.holds("/etc/ontpush/config.yml") for machine in fleet.sequencers)
-    # One tick has begun, and has done nothing yet when the role comes.
-    tick, last_machine = "ontpush push --dry-run", fleet.sequencers[-1]
-    last_machine.begin_and_stop(tick)
+    # Two ticks have begun, and have done nothing yet when the role comes. One ends, one does not.
+    tick = "ontpush push --dry-run"
+    for machine in (first, last):
+        machine.begin_and_stop(tick)
     with ThreadPoolExecutor(1) as pool:
         playing = pool.submit(fleet.play, "remove")
-        wait_for(
-            lambda: playing.done() or not last_machine.holds("/etc/cron.d/ontpush"), "cron goes on"
-        )
-        assert last_machine.holds("/usr/local/bin/ontpush")
-        last_machine.continue_stopped(tick)
+        wait_for(lambda: playing.done() or not last.holds("/etc/cron.d/ontpush"), "cron goes on")
+        assert last.holds("/usr/local/bin/ontpush")
+        last.continue_stopped(tick)
     played = playing.result()
+    assert played.code != 0
+    assert f"{first.name}: a tick is still under way; cron begins no further one" in played.out
+    assert not first.holds("/etc/cron.d/ontpush")
+    assert first.holds("/usr/local/bin/ontpush")
+    assert not last.holds("/usr/local/bin/ontpush")
+    first.continue_stopped(tick)
+    played = fleet.play("remove")
     assert played.code == 0, played.out
     for machine in fleet.sequencers:
         machine.go_on()
     return before, data(fleet)
 
 
+@pytest.mark.newest
 def test_no_data_is_touched(removed: tuple[dict[str, str], dict[str, str]]) -> None:
     before, after = removed
     assert after == before
     assert any("md5sum" in listing for listing in before.values())
 
 
+@pytest.mark.newest
 def test_a_sequencer_is_as_it_was(
     fleet: Fleet, sequencer: Machine, removed: tuple[dict[str, str], dict[str, str]]
 ) -> None:
     assert differences(fleet, sequencer) == []
 
 
+@pytest.mark.newest
 def test_the_cluster_is_as_it_was_but_for_the_runs(
     fleet: Fleet, removed: tuple[dict[str, str], dict[str, str]]
 ) -> None:
@@ -81,6 +95,18 @@ def test_to_remove_what_is_gone_changes_nothing(
     played = fleet.play("remove")
     assert played.code == 0, played.out
     assert not any(played.changed.values()), played.out
+
+
+def test_a_first_version_that_fails_its_check_is_not_put_in_charge(
+    fleet: Fleet, removed: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    machine = fleet.sequencers[-1]
+    # Without its entry at the cluster, which is gone, too.
+    played = fleet.play("sequencers", "--limit", machine.name)
+    assert played.code != 0
+    assert "does not pass its check, so it is not put in charge" in played.out
+    assert not machine.holds("/usr/local/bin/ontpush")
+    assert not machine.holds("/etc/cron.d/ontpush")
 
 
 def differences(fleet: Fleet, machine: Machine) -> list[str]:

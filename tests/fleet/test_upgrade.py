@@ -10,6 +10,7 @@ import pytest
 
 from ontpush import __version__
 from tests.fleet.hosts import CHECKOUT, Fleet, Machine, Played
+from tests.fleet.under_way import push_under_way
 
 pytestmark = pytest.mark.timeout(900)
 NEWER = "99.0.0"
@@ -62,12 +63,17 @@ def test_a_version_that_fails_its_check_never_runs(
 
 
 @pytest.mark.newest
-def test_a_version_that_works_takes_over_and_can_be_left_again(
-    fleet: Fleet, machine: Machine, newer: Path
+def test_a_version_that_works_takes_over_between_ticks_and_can_be_left_again(
+    fleet: Fleet, machine: Machine, newer: Path, tmp_path: Path
 ) -> None:
-    played = install(fleet, machine, newer)
-    assert played.code == 0, played.out
-    assert running(machine) == NEWER
+    with push_under_way(fleet, machine, tmp_path / "run", "during an upgrade") as name:
+        played = install(fleet, machine, newer)
+        assert played.code == 0, played.out
+        assert running(machine) == NEWER
+    # It has ended with the version that it began with, and well.
+    assert fleet.heartbeat(machine)["version"] == __version__
+    assert fleet.arrived(machine, name)
+    machine.go_on()
     played = install(fleet, machine, CHECKOUT, "--extra-vars", f"ontpush_version={__version__}")
     assert played.code == 0, played.out
     assert running(machine) == __version__

@@ -22,6 +22,8 @@ FIRST_ADDRESS: Final = 10  # of a host in its network; those below are the netwo
 BOOT_SECONDS: Final = 180
 AT_ONCE: Final = 2  # images made, or hosts booted, at the same time
 
+COMPILED: Final = Path(__file__).with_name("compiled.py")
+PACKAGES: Final = "/usr/lib/python3/dist-packages"  # of Debian's Python
 # systemd 256 and newer start on a machine with the older cgroups only if they are told to.
 INIT: Final = ("/sbin/init", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
 # Whoever has no user yet is new, and has the host keys of the image: the same as other hosts.
@@ -125,6 +127,8 @@ class Lab:
             "--systemd=always",
             *named,
         ]
+        if not host.old_python:
+            options.append(f"--volume={COMPILED}:{PACKAGES}/{COMPILED.name}:ro")
         if host.old_python and python:
             # Bare: what somebody once installed for it on this machine is not on a Mk1C.
             packages = python / "lib/python3.6/site-packages"
@@ -136,6 +140,8 @@ class Lab:
         scripts = [PREPARE, *[SEQUENCER] * host.is_sequencer]
         if host.old_python:
             scripts.append(_show_python(find_python36()))
+        else:
+            scripts.append(f"echo import {COMPILED.stem} > {PACKAGES}/{COMPILED.stem}.pth\n")
         script = "".join(scripts).format(user=host.user, key=key)
         on_host(self.container(host.name), script + "\n".join(host.setup))
 
