@@ -87,9 +87,13 @@ class Machine:
         return [*enter, "--cgroup", "env", "-i", f"PATH={PATH}", f"HOME={home}"]
 
     def rest(self) -> None:
-        """Let cron begin no tick, and wait for the end of one under way."""
-        lock = "/var/lib/ontpush/lock"
-        self.root(f"systemctl stop cron; test ! -e {lock} || flock -w 60 {lock} true")
+        """Let cron begin no tick, and wait for the end of one under way.
+
+        Seen from the shell on that cron calls: a tick that is about to begin holds no lock yet.
+        """
+        self.root("systemctl stop cron")
+        at_work = "pgrep -f '[o]ntpush (push|hash)( |$)' || true"
+        wait_for(lambda: not self.root(at_work), f"a tick does not end on {self.name}")
 
     def go_on(self) -> None:
         """Let cron begin ticks again."""
