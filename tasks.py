@@ -89,9 +89,10 @@ def test(c: Context, all: bool = False, only: str = "", python: str = "") -> Non
     they are left out: ./inv fleet runs them alone.
     """
     hosts = given_python(python) if python else host_pythons()
-    need(c, SLURM_PROGRAMS)
+    with_fleet = not (only or python)
+    need(c, {**SLURM_PROGRAMS, **(LAB_PROGRAMS if with_fleet and not os.geteuid() else {})})
     # The fleet's tests mostly wait for cron: the others run meanwhile.
-    with beside([] if only or python else fleet_command(c, "", all)) as of_fleet:
+    with beside([str(HERE / "inv"), "fleet", *["--all"] * all] * with_fleet) as of_fleet:
         finish(linted(c))
         oldest = min(hosts)
         codes = [
@@ -138,8 +139,13 @@ def machine(
 )
 def fleet(c: Context, all: bool = False, only: str = "") -> None:
     """Test the roles on real hosts, with the ansible-core for a Mk1C and with the newest."""
-    command = fleet_command(c, only, all)
-    finish(run(c, *command) if command else 0)
+    if os.geteuid():
+        lacking("only root can make hosts to test the roles on: NOT tested")
+        return
+    need(c, LAB_PROGRAMS)
+    ansibles = [Path(PYTHON).parent, *newest_ansible(c)]
+    selection = [*without_mk1c(), *[f"--only={only}"] * bool(only), *["--all"] * all]
+    finish(run(c, PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection))
 
 
 @task(
@@ -374,17 +380,6 @@ def side_by_side() -> list[str]:
     """
     workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
     return [f"-n{workers}", "--dist=worksteal"]
-
-
-def fleet_command(c: Context, only: str, all: bool) -> list[str]:
-    """Say what runs Molecule on real hosts with every ansible-core that counts."""
-    if os.geteuid():
-        lacking("only root can make hosts to test the roles on: NOT tested")
-        return []
-    need(c, LAB_PROGRAMS)
-    ansibles = [Path(PYTHON).parent, *newest_ansible(c)]
-    selection = [*without_mk1c(), *["--only", only] * bool(only), *["--all"] * all]
-    return [PYTHON, "-m", "tests.fleet", *map(str, ansibles), *selection]
 
 
 @contextlib.contextmanager
