@@ -31,8 +31,9 @@ def push_under_way(fleet: Fleet, machine: Machine, folder: Path, group: str) -> 
     with ThreadPoolExecutor(1) as pool:
         pushed = pool.submit(push_by_hand, fleet, machine)
         session = f"pgrep -f 'rrsync .*/{machine.name}$' || true"
-        wait_for(lambda: fleet.cluster.root(session), "no push begins")
-        machine.root("pkill -STOP -x rsync")
+        # Between two calls of rsync there is none to be stopped.
+        stop = "pkill -STOP -x rsync && echo stopped || true"
+        wait_for(lambda: machine.root(stop) and fleet.cluster.root(session), "no push begins")
         try:
             yield str(run.path.relative_to(run.root))
         finally:
