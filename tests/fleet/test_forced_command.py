@@ -19,7 +19,7 @@ from tests.fleet.attacker import KEY, SERVER, Attacker, Tried
 from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.lab.hosts.table import RUNS
 
-# Not that a newest Ansible could break it: its lab has the time.
+# Not that the newest Ansible could break it: its lab has the time.
 pytestmark = pytest.mark.newest
 HOME = "/home/seqdata"
 SECRET = "the sequence of somebody else"

@@ -31,9 +31,10 @@ def push_under_way(fleet: Fleet, machine: Machine, folder: Path, group: str) -> 
     with ThreadPoolExecutor(1) as pool:
         pushed = pool.submit(push_by_hand, fleet, machine)
         session = f"pgrep -f 'rrsync .*/{machine.name}$' || true"
-        # Between two calls of rsync there is none to be stopped.
+        # Between two calls of rsync there is none to stop; the first asks for its version, and
+        # stopped then, no session would ever begin.
         stop = "pkill -STOP -x rsync && echo stopped || true"
-        wait_for(lambda: machine.root(stop) and fleet.cluster.root(session), "no push begins")
+        wait_for(lambda: fleet.cluster.root(session) and machine.root(stop), "no push begins")
         try:
             yield str(run.path.relative_to(run.root))
         finally:
