@@ -32,6 +32,12 @@ def run(fleet: Fleet, machine: Machine, tmp_path_factory: pytest.TempPathFactory
     return str(run.path.relative_to(run.root))
 
 
+def test_check_mode_finds_nothing_to_do_where_all_is_done(fleet: Fleet, machine: Machine) -> None:
+    played = fleet.play("site", "--check", "--limit", machine.name)
+    assert played.code == 0, played.out
+    assert not any(played.changed.values()), played.out
+
+
 def test_push_now_sends_without_waiting_for_cron_and_in_check_mode_says_what_it_would(
     fleet: Fleet, machine: Machine, run: str
 ) -> None:

@@ -11,6 +11,7 @@ Runs on Python 3.6 and needs nothing but the standard library.
 """
 
 import array
+import ctypes
 import importlib
 import json
 import os
@@ -153,6 +154,8 @@ def main() -> None:
     from ontpush.__main__ import main as program
 
     _load_all()
+    # The end of a thread loads it: a fork in the midst of that has half of it, and crashes.
+    ctypes.CDLL("libgcc_s.so.1")
     calls = socket.socket(fileno=int(sys.argv[1]))
     while True:
         files = array.array("i")

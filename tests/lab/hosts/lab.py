@@ -22,8 +22,8 @@ FIRST_ADDRESS: Final = 10  # of a host in its network; those below are the netwo
 BOOT_SECONDS: Final = 180
 AT_ONCE: Final = 2  # images made, or hosts booted, at the same time
 
-COMPILED: Final = Path(__file__).with_name("compiled.py")
-PACKAGES: Final = "/usr/lib/python3/dist-packages"  # of Debian's Python
+COMPILED: Final = Path(__file__).with_name("compiled")
+PACKAGES: Final = Path("/usr/lib/python3/dist-packages")  # of Debian's Python
 # systemd 256 and newer start on a machine with the older cgroups only if they are told to.
 INIT: Final = ("/sbin/init", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
 # Whoever has no user yet is new, and has the host keys of the image: the same as other hosts.
@@ -128,11 +128,12 @@ class Lab:
             *named,
         ]
         if not host.old_python:
-            options.append(f"--volume={COMPILED}:{PACKAGES}/{COMPILED.name}:ro")
+            for path in COMPILED.glob("compiled.*"):
+                options.append(f"--volume={path}:{PACKAGES / path.name}:ro")
         if host.old_python and python:
-            # Bare: what somebody once installed for it on this machine is not on a Mk1C.
+            # What somebody once installed for it on this machine is not on a Mk1C.
             packages = python / "lib/python3.6/site-packages"
-            options += [f"--volume={python}:{python}:ro", f"--tmpfs={packages}:ro"]
+            options += [f"--volume={python}:{python}:ro", f"--volume={COMPILED}:{packages}:ro"]
         return options
 
     def _prepare(self, host: Host, key: str) -> None:
@@ -140,8 +141,6 @@ class Lab:
         scripts = [PREPARE, *[SEQUENCER] * host.is_sequencer]
         if host.old_python:
             scripts.append(_show_python(find_python36()))
-        else:
-            scripts.append(f"echo import {COMPILED.stem} > {PACKAGES}/{COMPILED.stem}.pth\n")
         script = "".join(scripts).format(user=host.user, key=key)
         on_host(self.container(host.name), script + "\n".join(host.setup))
 
