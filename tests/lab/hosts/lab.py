@@ -128,8 +128,8 @@ class Lab:
             *named,
         ]
         if not host.old_python:
-            for path in COMPILED.glob("compiled.*"):
-                options.append(f"--volume={path}:{PACKAGES / path.name}:ro")
+            kept = COMPILED.glob("compiled.*")
+            options += [f"--volume={path}:{PACKAGES / path.name}:ro" for path in kept]
         if host.old_python and python:
             # What somebody once installed for it on this machine is not on a Mk1C.
             packages = python / "lib/python3.6/site-packages"

@@ -10,7 +10,6 @@ import os
 import sys
 import types
 import zipimport
-
 from _sha1 import sha1  # type: ignore[import-not-found] # hashlib would load OpenSSL
 
 FOLDER = "/tmp/.compiled-{}"  # of each user
