@@ -12,7 +12,7 @@ from tests.fleet.prepare import going_on
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = [pytest.mark.timeout(800), pytest.mark.newest]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.newest]
 
 
 @pytest.fixture(scope="module")

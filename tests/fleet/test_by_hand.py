@@ -11,7 +11,7 @@ from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.fleet.monitored import HOME, sources, switch_off, variables
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 PATIENCE = 400.0  # seconds: some ticks of cron at both ends, and a busy machine
 MAIL = "/srv/mail/new"
 

@@ -10,7 +10,7 @@ from tests.fleet.hosts import Fleet, Machine, wait_for
 from tests.fleet.traces import noted, traces
 from tests.lab.hosts.table import RUNS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 SUMS = "find {} -printf '%y %m %u %p %l\\n' | sort; find {} -type f -exec md5sum {{}} + | sort"
 
 

@@ -12,7 +12,7 @@ from ontpush import __version__
 from tests.fleet.hosts import CHECKOUT, Fleet, Machine, Played
 from tests.fleet.under_way import push_under_way
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 NEWER = "99.0.0"
 PARTS = ("ontpush", "playbooks", "roles")
 

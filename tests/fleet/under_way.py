@@ -16,6 +16,7 @@ from tests.lab.minknow import SimulatedRun
 
 SIZE: Final = 5_000_000  # of each file; sent slowly enough to be met on the way
 RATE: Final = "1m"  # a second
+PATIENCE: Final = 1500  # seconds that it may be stopped: a busy machine plays for minutes
 
 
 @contextlib.contextmanager
@@ -43,8 +44,16 @@ def push_under_way(fleet: Fleet, machine: Machine, folder: Path, group: str) -> 
 
 
 def push_by_hand(fleet: Fleet, machine: Machine) -> subprocess.CompletedProcess[str]:
-    """A slow tick, tried again as long as one of cron's holds the lock."""
+    """A slow tick, tried again as long as one of cron's holds the lock.
+
+    Neither end of it takes being stopped for a broken connection.
+    """
     destination = shlex.quote(f"{fleet.cluster.host.user}@{address(fleet)}:.")
-    push = f"ontpush push --settle 0 /data {destination} --bwlimit={RATE}"
-    script = f"while {push}; code=$?; [ $code -eq 75 ]; do sleep 1; done; exit $code"
-    return machine.user(script, 200)
+    push = f"ontpush push --config $patient --settle 0 /data {destination} --bwlimit={RATE}"
+    script = f"""
+        patient=$(mktemp)
+        trap 'rm $patient' EXIT
+        sed '1s/{{/{{"io_timeout": {PATIENCE},/' /etc/ontpush/config.yml >$patient
+        while {push}; code=$?; [ $code -eq 75 ]; do sleep 1; done; exit $code
+    """
+    return machine.user(script, PATIENCE)
