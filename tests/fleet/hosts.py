@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from tests.lab.hosts.lab import Lab
 from tests.lab.hosts.podman import call, podman
 from tests.lab.hosts.table import CLUSTER, RUNS, Host
@@ -23,6 +25,8 @@ from tests.lab.minknow import SimulatedRun
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 # Two ticks of cron, should the first have begun just before, and a very busy machine.
 PATIENCE: Final = 300.0  # seconds
+# A test that plays, or waits for cron, takes many minutes there; what takes longer hangs.
+LONG: Final = pytest.mark.timeout(2400)
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RECAP: Final = re.compile(
     r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) +unreachable=(?P<unreachable>\d+) "

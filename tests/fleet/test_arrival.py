@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.hosts import LONG, Fleet, Machine, wait_for
 from tests.fleet.prepare import going_on
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = [pytest.mark.timeout(2400), pytest.mark.newest]
+pytestmark = [LONG, pytest.mark.newest]
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.hosts import LONG, Fleet, Machine, wait_for
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.hosts import LONG, Fleet, Machine, wait_for
 from tests.fleet.monitored import HOME, sources, switch_off, variables
 from tests.lab.hosts.table import RUNS
 from tests.lab.minknow import SimulatedRun
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 PATIENCE = 400.0  # seconds: some ticks of cron at both ends, and a busy machine
 MAIL = "/srv/mail/new"
 

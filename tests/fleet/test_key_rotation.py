@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.attacker import Attacker
-from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.hosts import LONG, Fleet, Machine, wait_for
 from tests.fleet.under_way import push_under_way
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 KEY = "/etc/ontpush/id_ed25519"
 
 

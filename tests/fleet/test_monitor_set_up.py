@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ontpush import __version__
-from tests.fleet.hosts import Fleet
+from tests.fleet.hosts import LONG, Fleet
 from tests.fleet.monitored import HOME, sources, switch_off, variables
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 
 
 def test_laid_again_nothing_changes_and_the_version_is_that_of_the_checkout(

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fleet.hosts import Fleet, Machine, wait_for
+from tests.fleet.hosts import LONG, Fleet, Machine, wait_for
 from tests.fleet.traces import noted, traces
 from tests.lab.hosts.table import RUNS
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 SUMS = "find {} -printf '%y %m %u %p %l\\n' | sort; find {} -type f -exec md5sum {{}} + | sort"
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ontpush import __version__
-from tests.fleet.hosts import CHECKOUT, Fleet, Machine, Played
+from tests.fleet.hosts import CHECKOUT, LONG, Fleet, Machine, Played
 from tests.fleet.under_way import push_under_way
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = LONG
 NEWER = "99.0.0"
 PARTS = ("ontpush", "playbooks", "roles")
 

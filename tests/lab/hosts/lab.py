@@ -130,7 +130,7 @@ class Lab:
         if not host.old_python:
             kept = COMPILED.glob("compiled.*")
             options += [f"--volume={path}:{PACKAGES / path.name}:ro" for path in kept]
-        if host.old_python and python:
+        elif python:
             # What somebody once installed for it on this machine is not on a Mk1C.
             packages = python / "lib/python3.6/site-packages"
             options += [f"--volume={python}:{python}:ro", f"--volume={COMPILED}:{packages}:ro"]
