@@ -22,14 +22,19 @@ def deliver(
     name: bytes,
     lines: Iterable[bytes],
     only_over_another: bool = False,
-) -> None:
-    """Send a file made of `lines` to `name`, relative to the destination. Trouble."""
+) -> int:
+    """Send a file made of `lines` to `name`, relative to the destination. Trouble.
+
+    Its modification time in nanoseconds, which the one in the run is to have as well.
+    """
     path = os.path.join(outbox, name)
     try:
         with _faults_told(outbox):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_whole(path, lines)
+            changed = os.stat(path).st_mtime_ns
         send(transport, outbox, name, only_over_another)
+        return changed
     finally:
         shutil.rmtree(outbox, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import Dict, Iterator, List
+from typing import Dict, Iterator, List, Tuple
 
 from ontpush.engine.deliver import deliver, exchange
 from ontpush.engine.gone import directories_above
@@ -15,18 +15,19 @@ from ontpush.facts.words import ROLLUP, VOUCHING_MARKS
 _DIRECTORIES = 2000
 
 
-def publish(tick: Tick, run: RunInHand) -> str:
-    """Deliver the roll-up of all that lies at the destination; its MD5. Trouble.
+def publish(tick: Tick, run: RunInHand) -> Tuple[str, int]:
+    """Deliver the roll-up of all that lies at the destination; its MD5 and time. Trouble.
 
     Not yet in the run itself: see `install`.
     """
     with tick.ledger.writing():
         tick.ledger.list_sent(run.id)
     md5, _ = md5_and_size(rollup_lines(tick, run))
-    deliver(tick.transport, tick.outbox, run.relative + b"/" + ROLLUP, rollup_lines(tick, run))
+    name = run.relative + b"/" + ROLLUP
+    changed = deliver(tick.transport, tick.outbox, name, rollup_lines(tick, run))
     with tick.ledger.writing():
         tick.ledger.unlist_unsent(run.id)
-    return md5
+    return md5, changed
 
 
 def withdraw(tick: Tick, run: RunInHand) -> None:
@@ -94,9 +95,9 @@ def md5_of_listed(tick: Tick, run: RunInHand) -> str:
     return md5_and_size(line_for(*listed) for listed in tick.ledger.listed(run.id))[0]
 
 
-def install(tick: Tick, run: RunInHand) -> None:
-    """Write the delivered roll-up into the run. OSError."""
-    write_whole(run.path + b"/" + ROLLUP, rollup_lines(tick, run))
+def install(tick: Tick, run: RunInHand, changed: int) -> None:
+    """Write the roll-up into the run that was delivered with this time. OSError."""
+    write_whole(run.path + b"/" + ROLLUP, rollup_lines(tick, run), changed)
 
 
 def rollup_lines(tick: Tick, run: RunInHand) -> Iterator[bytes]:

@@ -60,13 +60,18 @@ def read_rollup(path: bytes) -> Iterator[Listed]:
             yield listed._replace(path=re.sub(rb"\A(\./+)+", b"", listed.path))
 
 
-def write_whole(path: bytes, lines: Iterable[bytes]) -> None:
-    """Write a file so that it is seen under its name only when it is whole and on disk."""
+def write_whole(path: bytes, lines: Iterable[bytes], changed: Optional[int] = None) -> None:
+    """Write a file so that it is seen under its name only when it is whole and on disk.
+
+    `changed`: its modification time in nanoseconds, if not now.
+    """
     unfinished = path + UNFINISHED_SUFFIX
     try:
         with _new_file(unfinished) as file:
             file.writelines(lines)
             file.flush()
+            if changed is not None:
+                os.utime(file.fileno(), ns=(changed, changed))
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:

@@ -240,15 +240,22 @@ class Visit:
     def _publish(self) -> None:
         heed_skip(self.run.path)
         os.lstat(self.run.path)  # what is gone with the whole run is not gone from it
-        ledger = self._tick.ledger
-        is_unknown = self.record.rollup is None and ledger.totals(self.run.id).sent_files
-        if is_unknown or ledger.rollup_is_stale(self.run.id):
-            self._update(rollup=publish(self._tick, self.run))
-        if self.record.rollup and md5_of_rollup(self.run.path) != self.record.rollup:
+        if not self._is_published():
+            md5, changed = publish(self._tick, self.run)
+            self._update(rollup=md5)
             try:
-                install(self._tick, self.run)
+                install(self._tick, self.run, changed)
             except OSError as error:
                 raise unwritten(words.ROLLUP, error, self.run.relative) from error
+
+    def _is_published(self) -> bool:
+        """Whether the roll-up of all that was sent lies at both ends."""
+        ledger = self._tick.ledger
+        if ledger.rollup_is_stale(self.run.id):
+            return False
+        if self.record.rollup is None:
+            return not ledger.totals(self.run.id).sent_files
+        return md5_of_rollup(self.run.path) == self.record.rollup
 
     def _raise_trouble(self, look: Optional[Look] = None) -> None:
         trouble = self.carried.trouble
@@ -366,9 +373,10 @@ class Visit:
         }
         lines = mark_lines(now, facts)
         heed_skip(self.run.path)
-        deliver(tick.transport, tick.outbox, self.run.relative + b"/" + words.DONE_MARK, lines)
+        name = self.run.relative + b"/" + words.DONE_MARK
+        changed = deliver(tick.transport, tick.outbox, name, lines)
         try:
-            write_whole(os.path.join(self.run.path, words.DONE_MARK), lines)
+            write_whole(os.path.join(self.run.path, words.DONE_MARK), lines, changed)
         except OSError as error:
             raise unwritten(words.DONE_MARK, error, self.run.relative) from error
         # The very second that the mark tells: by it the cluster knows a new mark from the old.
