@@ -37,9 +37,12 @@ ATTACKS: Final = "forced_command"
 # A Debian as new as the newest Ansible: the oldest one sets it up for the cluster's lab alone.
 NEW_DEBIAN: Final = "promethion"
 # To check, and to converge once more, is for one of the scenarios that set up the same hosts.
-ALL_STEPS: Final = ("test",)
+ALL_STEPS: Final = ("check", "converge", "idempotence", "verify")
 FEW_STEPS: Final = ("converge", "verify")
 NEWEST_STEPS: Final = ("converge", "idempotence", "verify")
+# Every Ansible sets every kind of host up once as it does for everybody: it starts ssh, sudo and
+# Python for each task, which is most of what a playbook costs. In all else Mitogen keeps them.
+AS_EVERYBODY: Final = "converge"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
 
@@ -89,8 +92,7 @@ class Scenario:
             "ONTPUSH_WHICH": json.dumps(self.which),
             "ONTPUSH_WITHOUT": " ".join(self.without),
         }
-        molecule = [str(self.programs / "python"), "-m", "molecule"]
-        calls = [shlex.join([*molecule, step, "--no-command-borders"]) for step in self.steps]
+        calls = [shlex.join(self._call(step)) for step in self.steps]
         command = [*["nice"] * self._gives_way, "sh", "-ec", "\n".join(calls)]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
@@ -101,6 +103,12 @@ class Scenario:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _call(self, step: str) -> list[str]:
+        molecule = [str(self.programs / "python"), "-m", "molecule", step, "--no-command-borders"]
+        if step == AS_EVERYBODY and self.name != LONGEST:
+            return molecule
+        return ["env", *by_mitogen(self.programs), *molecule]
 
     def wait(self) -> int:
         """Wait for the end, show what there is to show and return the exit code."""
@@ -179,8 +187,21 @@ def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[S
 
 def core_version(programs: Path) -> str:
     """The version of ansible-core in a virtual environment."""
-    ask = "import ansible.release; print(ansible.release.__version__)"
-    command = [str(programs / "python"), "-c", ask]
+    return answer(programs, "import ansible.release as it; print(it.__version__)")
+
+
+def by_mitogen(programs: Path) -> list[str]:
+    """What makes the Ansible of a virtual environment work through Mitogen, as NAME=VALUE."""
+    package = answer(programs, "import ansible_mitogen as it; print(it.__path__[0])")
+    return [
+        "ANSIBLE_STRATEGY=mitogen_linear",
+        f"ANSIBLE_STRATEGY_PLUGINS={package}/plugins/strategy",
+    ]
+
+
+def answer(programs: Path, question: str) -> str:
+    """What the Python of a virtual environment prints."""
+    command = [str(programs / "python"), "-c", question]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

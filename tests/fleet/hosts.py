@@ -171,7 +171,8 @@ class Fleet:
     ) -> subprocess.Popen[str]:
         command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
         # What Molecule sets for its own Ansible would lead to the roles of this checkout.
-        own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        strange = re.compile(r"ANSIBLE_(?!STRATEGY)")
+        own = {name: value for name, value in os.environ.items() if not strange.match(name)}
         return subprocess.Popen(
             [*command, f"playbooks/{playbook}.yml"],
             cwd=checkout,
