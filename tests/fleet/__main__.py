@@ -40,8 +40,9 @@ NEW_DEBIAN: Final = "promethion"
 ALL_STEPS: Final = ("check", "converge", "idempotence", "verify")
 FEW_STEPS: Final = ("converge", "verify")
 NEWEST_STEPS: Final = ("converge", "idempotence", "verify")
-# Every Ansible sets every kind of host up once as it does for everybody: it starts ssh, sudo and
-# Python for each task, which is most of what a playbook costs. In all else Mitogen keeps them.
+# Each Ansible converges once, and each kind of host is set up once, as it is for everybody: ssh,
+# sudo and Python are started for each task, which is most of what a playbook costs. In all else,
+# and in the cluster's lab, Mitogen keeps them.
 AS_EVERYBODY: Final = "converge"
 OLD: Final = [host.name for host in HOSTS if host.old_python]
 TELLING: Final = re.compile(r" ➜ | passed| failed", re.IGNORECASE)
@@ -92,7 +93,7 @@ class Scenario:
             "ONTPUSH_WHICH": json.dumps(self.which),
             "ONTPUSH_WITHOUT": " ".join(self.without),
         }
-        calls = [shlex.join(self._call(step)) for step in self.steps]
+        calls = [shlex.join(call) for call in self._calls()]
         command = [*["nice"] * self._gives_way, "sh", "-ec", "\n".join(calls)]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
@@ -104,11 +105,13 @@ class Scenario:
                 start_new_session=True,
             )
 
-    def _call(self, step: str) -> list[str]:
-        molecule = [str(self.programs / "python"), "-m", "molecule", step, "--no-command-borders"]
-        if step == AS_EVERYBODY and self.name != LONGEST:
-            return molecule
-        return ["env", *by_mitogen(self.programs), *molecule]
+    def _calls(self) -> Iterator[list[str]]:
+        """Molecule's steps, one after the other."""
+        molecule = [str(self.programs / "python"), "-m", "molecule"]
+        through_mitogen = ["env", *by_mitogen(self.programs)]
+        for step in self.steps:
+            is_plain = step == AS_EVERYBODY and self.name != LONGEST
+            yield [*([] if is_plain else through_mitogen), *molecule, step, "--no-command-borders"]
 
     def wait(self) -> int:
         """Wait for the end, show what there is to show and return the exit code."""

@@ -170,9 +170,10 @@ class Fleet:
         self, playbook: str, options: Sequence[str], checkout: Path
     ) -> subprocess.Popen[str]:
         command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
-        # What Molecule sets for its own Ansible would lead to the roles of this checkout.
-        strange = re.compile(r"ANSIBLE_(?!STRATEGY)")
-        own = {name: value for name, value in os.environ.items() if not strange.match(name)}
+        # What Molecule sets for its own Ansible would lead to the roles of this checkout. Whether
+        # Mitogen plays is for the caller to say.
+        of_molecule = re.compile(r"ANSIBLE_(?!STRATEGY)")
+        own = {name: value for name, value in os.environ.items() if not of_molecule.match(name)}
         return subprocess.Popen(
             [*command, f"playbooks/{playbook}.yml"],
             cwd=checkout,
