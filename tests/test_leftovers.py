@@ -193,3 +193,32 @@ def test_what_was_left_of_heartbeats_claims_and_requests_goes_once_a_day(
     ticked(monitor)
     assert not any(path.exists() for path in left)
     assert other.exists()
+
+
+def test_what_was_left_in_what_never_will_be_done_or_is_no_run_any_more_goes_once_a_day(
+    program: Program, monitor: Program, run: SimulatedRun, data: Path, gridion: Path
+) -> None:
+    *_, read = SimulatedRun(data, group="broken_off").reads()
+    sample = run.path.parent
+    for path in (read.parent / "pod5", sample / "pod5"):  # the second is in the way, and no run's
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "real.pod5").write_text("whole")
+        (path / ".real.pod5.AbC123").write_text("also of the original")
+        (path / ".real.pod5.AbC123").chmod(0o600)
+    program.pushed(data, gridion)
+    run.write_all()
+    program.pushed(data, gridion)
+    there = [gridion / path.relative_to(data) for path in (read.parent, sample)]
+    left = [left_at(path / ".md5sum.q2W9xz") for path in there]
+    left += [left_at(path / "pod5/.real.pod5.q2W9xz") for path in there]
+    other = [path / "pod5/.real.pod5.AbC123" for path in there]
+    other += [left_at(path / "pod5/.notes.q2W9xz") for path in there]
+    ticked(monitor)
+    assert all(path.exists() for path in (*left, *other))
+    monitor.put_clock_forward(25 * HOUR)
+    ticked(monitor)
+    assert sorted(removed(monitor)) == sorted(
+        f"gridion/{path.relative_to(gridion)}" for path in left
+    )
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in other)

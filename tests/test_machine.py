@@ -55,6 +55,7 @@ from tests.lab.trees import (
     mark_facts,
     md5,
     read_rollup,
+    to_become,
 )
 from tests.lab.zygote import Crash, Ended, Zygote
 
@@ -622,7 +623,16 @@ class World:
     def _left_over(self, side: Side) -> list[bytes]:
         # What a killed tick left in a run that is part of another by now is a file of that.
         here = {path for path in below(side.source) if path.endswith(UNFINISHED)}
-        odd = [path for path in below(side.there) if is_unfinished(path) and path not in here]
+        there = below(side.there)
+
+        def is_known_as_left(path: bytes) -> bool:
+            if not is_temporary(path):
+                return path.endswith(UNFINISHED) and path not in here
+            # In what is no run any more, one tells by the file beside it that it was to become.
+            in_run = any(path.startswith(run + b"/") for run in side.runs())
+            return in_run or to_become(path) in there
+
+        odd = list(filter(is_known_as_left, there))
         odd += [path for path in here if os.path.dirname(path) in side.runs()]
         odd += [b"outbox"] * os.path.exists(side.state + b"/outbox")
         return odd

@@ -4,18 +4,30 @@ Only that: a regular file under rsync's own temporary name, for its user alone a
 until they are whole, in no roll-up, beside the file that it was to become.
 """
 
+import contextlib
 import os
 import stat
 import time
 from itertools import islice
-from typing import Callable, Iterator
+from typing import Callable, Collection, Iterator
 
+from ontpush.cluster import limits
 from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
-from ontpush.facts.names import was_to_become
-from ontpush.facts.words import HEARTBEAT_DIRECTORY, OWNERS_DIRECTORY, REQUEST_DIRECTORY
+from ontpush.cluster.retract import above
+from ontpush.engine.allowance import TooMuch, allowance, counted
+from ontpush.engine.find import list_directory
+from ontpush.engine.rollup import BadLine, read_rollup
+from ontpush.facts.names import below, was_to_become
+from ontpush.facts.words import (
+    DONE_MARK,
+    HEARTBEAT_DIRECTORY,
+    OWNERS_DIRECTORY,
+    REQUEST_DIRECTORY,
+    ROLLUP,
+)
 
 REMOVED = "removed, a broken transfer left it"
 
@@ -60,6 +72,54 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
         if _is_too_new(instrument.base, os.path.join(run, relative_path(path)), tell)
     )
     return standing._replace(leftover=left)
+
+
+def clear_elsewhere(instrument: Instrument, runs: Collection[bytes], tell: Tell) -> None:
+    """Remove what was left outside the `runs`, each of which is looked through by itself.
+
+    Above runs, in what was a run and is none any more, and in what never will be done.
+    """
+    # Where there is more than that, the search for runs tells so.
+    with contextlib.suppress(TooMuch), allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
+        for path in _unfinished_outside(instrument.base, runs):
+            if _has_come_whole(instrument.base, path):
+                _is_too_new(instrument.base, path, tell)
+
+
+def _unfinished_outside(base: bytes, runs: Collection[bytes]) -> Iterator[bytes]:
+    waiting = [base]
+    while waiting:
+        try:
+            entries = list_directory(waiting.pop())
+        except OSError:  # gone meanwhile, or told by the search for runs
+            continue
+        for entry in entries:
+            path = below(entry.path, base)
+            if not entry.is_dir(follow_symlinks=False):
+                yield from [path] if was_to_become(path) else []
+            elif path not in runs and path != HEARTBEAT_DIRECTORY:
+                waiting.append(entry.path)
+
+
+def _has_come_whole(base: bytes, path: bytes) -> bool:
+    """Whether the roll-ups above list the file that it was to become, or that is one of ours.
+
+    And list no file by its own name. Where one cannot be read, it could.
+    """
+    whole = was_to_become(path) or path
+    is_whole_listed = os.path.basename(whole) in (ROLLUP, DONE_MARK)
+    for directory in (b"", *above(path)):
+        prefix = directory + b"/" if directory else b""
+        try:
+            for listed in counted(read_rollup(os.path.join(base, directory, ROLLUP))):
+                if prefix + listed.path == path:
+                    return False
+                is_whole_listed = is_whole_listed or prefix + listed.path == whole
+        except FileNotFoundError:
+            continue
+        except (OSError, BadLine):
+            return False
+    return is_whole_listed
 
 
 def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:

@@ -90,3 +90,9 @@ def inside(files: dict[bytes, T], run: bytes) -> dict[bytes, T]:
 def is_temporary(path: bytes) -> bool:
     """Whether this is a name that rsync gives a file which is not whole."""
     return bool(re.fullmatch(rb"\..*\.[A-Za-z0-9]{6}", os.path.basename(path), re.DOTALL))
+
+
+def to_become(path: bytes) -> bytes:
+    """The file that will have its own name when it is whole, of what `is_temporary`."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, name[1:-7])
