@@ -622,8 +622,8 @@ class World:
 
     def _left_over(self, side: Side) -> list[bytes]:
         # What a killed tick left in a run that is part of another by now is a file of that.
-        here = {path for path in below(side.source) if path.endswith(UNFINISHED)}
-        there = below(side.there)
+        source, there = below(side.source), below(side.there)
+        here = {path for path in source if path.endswith(UNFINISHED)}
 
         def is_known_as_left(path: bytes) -> bool:
             if not is_temporary(path):
@@ -633,7 +633,9 @@ class World:
             return in_run or to_become(path) in there
 
         odd = list(filter(is_known_as_left, there))
-        odd += [path for path in here if os.path.dirname(path) in side.runs()]
+        # A run that is skipped is left alone.
+        looked_at = [run for run in side.runs() if run + b"/" + SKIP not in source]
+        odd += [path for path in here if os.path.dirname(path) in looked_at]
         odd += [b"outbox"] * os.path.exists(side.state + b"/outbox")
         return odd
 
