@@ -84,6 +84,7 @@ def test_it_goes_at_once_where_nobody_has_written_it_for_an_hour(
     run = data_file.parents[1]
     left = [left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))]
     left += [left_at(run / f".{name}.AbC123") for name in ("md5sum", "rsync.done")]
+    left += [left_at(data_file.parent / "md5sum.ontpush-new", mode=0o644)]  # it was a run itself
     monitor.put_clock_forward(2 * HOUR)
     ticked(monitor)
     assert not any(path.exists() for path in left)
@@ -211,8 +212,10 @@ def test_what_was_left_in_what_never_will_be_done_or_is_no_run_any_more_goes_onc
     there = [gridion / path.relative_to(data) for path in (read.parent, sample)]
     left = [left_at(path / ".md5sum.q2W9xz") for path in there]
     left += [left_at(path / "pod5/.real.pod5.q2W9xz") for path in there]
+    left += [left_at(path / "rsync.done.ontpush-new", mode=0o644) for path in there]
     other = [path / "pod5/.real.pod5.AbC123" for path in there]
     other += [left_at(path / "pod5/.notes.q2W9xz") for path in there]
+    other += [left_at(path / "notes.ontpush-new", mode=0o644) for path in there]
     ticked(monitor)
     assert all(path.exists() for path in (*left, *other))
     monitor.put_clock_forward(25 * HOUR)

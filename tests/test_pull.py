@@ -500,6 +500,28 @@ def test_what_is_lost_here_alone_is_fetched_also_while_another_file_fails_its_ru
     assert not is_done(done)
 
 
+def test_a_file_that_nobody_can_bring_back_hides_no_other_that_fails_its_run(
+    program: Program, done: Path, run: SimulatedRun, login: Program
+) -> None:
+    lost = next(done.glob("pod5_pass/*.pod5"))
+    decayed = next(run.path.glob("fastq_pass/**/*.gz"))
+    turn_a_bit(decayed)
+    for path in (lost, run.path / lost.relative_to(done)):
+        path.unlink()
+    (run.path / lost.relative_to(done)).with_name(lost.name + ".md5").unlink(missing_ok=True)
+    retried(program, run)
+    ran = login.run("pull")
+    assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+    assert f"{lost.name}: missing or damaged here, and gone over there; " in ran.err
+    assert f"{decayed.name}: reads otherwise over there" in ran.err
+    os.utime(decayed)
+    hashed(program, run.root)
+    ran = login.run("pull")
+    assert ran.code == 1
+    assert decayed.name not in ran.err
+    assert (done / decayed.relative_to(run.path)).read_bytes() == decayed.read_bytes()
+
+
 @pytest.mark.parametrize("where", ["there", "here"])
 def test_a_file_that_was_only_touched_does_not_keep_its_run_from_being_done(
     program: Program, run: SimulatedRun, login: Program, there: Path, where: str

@@ -1,7 +1,8 @@
-"""Removes what a killed rsync left of files that lie here whole by now.
+"""Removes what a killed rsync left of files that lie here whole by now, and what we left ourselves.
 
-Only that: a regular file under rsync's own temporary name, for its user alone as rsync makes them
-until they are whole, in no roll-up, beside the file that it was to become.
+Only that: a regular file in no roll-up, under rsync's own temporary name, for its user alone as
+rsync makes them until they are whole, beside the file that it was to become; or one under the name
+that a roll-up or mark of ours has until it is whole.
 """
 
 import contextlib
@@ -24,9 +25,11 @@ from ontpush.facts.names import below, was_to_become
 from ontpush.facts.words import (
     DONE_MARK,
     HEARTBEAT_DIRECTORY,
+    OWN_FILES,
     OWNERS_DIRECTORY,
     REQUEST_DIRECTORY,
     ROLLUP,
+    UNFINISHED_SUFFIX,
 )
 
 REMOVED = "removed, a broken transfer left it"
@@ -43,8 +46,8 @@ def remove_leftovers(
 ) -> Iterator[bytes]:
     """Each that was removed, by its path in the run. OSError.
 
-    To be called where nobody else fetches into the run. What is listed is a file of the run,
-    whatever its name.
+    To be called where nobody else fetches into the run; a monitor may be marking it. What is listed
+    is a file of the run, whatever its name.
     """
     with opened_inside(base, run) as opened:
         place = path_of(opened) + b"/"
@@ -52,9 +55,12 @@ def remove_leftovers(
             for name in names:
                 path = os.path.join(directory, name)[len(place) :]
                 whole = was_to_become(path)
-                if whole is None or is_listed(path) or not is_listed(whole):
+                if whole is None or is_listed(path):
                     continue
-                if _is_of_rsync(os.lstat(place + path)):
+                is_of_pull = os.path.basename(whole) in (ROLLUP, DONE_MARK)
+                if not (is_listed(whole) or (is_of_pull and _is_ours(path))):
+                    continue
+                if _can_be_left(path, os.lstat(place + path)):
                     os.unlink(place + path)
                     yield path
 
@@ -107,7 +113,7 @@ def _has_come_whole(base: bytes, path: bytes) -> bool:
     And list no file by its own name. Where one cannot be read, it could.
     """
     whole = was_to_become(path) or path
-    is_whole_listed = os.path.basename(whole) in (ROLLUP, DONE_MARK)
+    is_whole_listed = os.path.basename(whole) in OWN_FILES
     for directory in (b"", *above(path)):
         prefix = directory + b"/" if directory else b""
         try:
@@ -148,9 +154,9 @@ def _is_too_new(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) ->
     try:
         with opened_inside(base, directory) as opened:
             found = os.stat(name, dir_fd=opened, follow_symlinks=False)
-            if whole == name or not _is_of_rsync(found):
+            if whole == name or not _can_be_left(name, found):
                 return False
-            if not is_alone and not stat.S_ISREG(
+            if not (is_alone or _is_ours(name)) and not stat.S_ISREG(
                 os.stat(whole, dir_fd=opened, follow_symlinks=False).st_mode
             ):
                 return False
@@ -165,5 +171,10 @@ def _is_too_new(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) ->
     return False
 
 
-def _is_of_rsync(found: os.stat_result) -> bool:
-    return stat.S_ISREG(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
+def _can_be_left(path: bytes, found: os.stat_result) -> bool:
+    is_for_one_alone = not stat.S_IMODE(found.st_mode) & 0o077
+    return stat.S_ISREG(found.st_mode) and (is_for_one_alone or _is_ours(path))
+
+
+def _is_ours(path: bytes) -> bool:
+    return path.endswith(UNFINISHED_SUFFIX)

@@ -23,13 +23,13 @@ from ontpush.engine.complaints import has_vanished, of_file
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.inspect import inspect_run
 from ontpush.engine.log import EventLog
-from ontpush.engine.look import exclusion, finished_name
+from ontpush.engine.look import exclusion
 from ontpush.engine.mark import mark_lines, md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
-from ontpush.facts.names import for_json, human_size, human_time, plural, shown
+from ontpush.facts.names import finished_name, for_json, human_size, human_time, plural, shown
 from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
 _SLICE_FILES = 5000
@@ -145,8 +145,7 @@ class Pull:
             if self._before.state == words.DONE and not lists.is_complete():
                 self._log(words.LOG_REOPEN, "it is no longer what its done mark vouches for")
             if self._fill(lists):
-                self._refuse_lost(lists, corrupt)
-                self._refuse_rotten(rotten)
+                self._refuse(self._lost(lists, corrupt), rotten)
                 self._finish(lists)
 
     def _fill(self, lists: Listing) -> bool:
@@ -238,21 +237,15 @@ class Pull:
             self._log(words.LOG_WARN, f"differs here: {shown(path)}")
         return bad
 
-    def _refuse_lost(self, lists: Listing, corrupt: Set[bytes]) -> None:
-        """What is listed here alone must be good here: nobody can send it again. FileFailed."""
+    def _lost(self, lists: Listing, corrupt: Set[bytes]) -> "_Named":
+        """What is listed here alone must be good here: nobody can send it again."""
         lost = _Named()
         with opened_inside(self._source.base, self._run) as directory:
             place = path_of(directory) + b"/"
             for path in lists.gone():
                 if path in corrupt or not _is_file(place + path):
                     lost.add(shown(path))
-        if lost.count:
-            self.now = self.now._replace(mark=self._trace(), lost_under=self._corrupt_under)
-            raise FileFailed(
-                f"{lost}: missing or damaged here, and gone over there;"
-                " bring it back, or take its line out of md5sum here",
-                self._run,
-            )
+        return lost
 
     def _keep_good(self, lists: Listing) -> "_Named":
         """Want nothing in another version that nobody changed over there: which files those are.
@@ -270,14 +263,25 @@ class Pull:
                 rotten.add(shown(path))
         return rotten
 
-    def _refuse_rotten(self, rotten: "_Named") -> None:
+    def _refuse(self, lost: "_Named", rotten: "_Named") -> None:
+        """Call nothing done in which only somebody can put things right. FileFailed."""
+        told = []
+        if lost.count:
+            told.append(
+                f"{lost}: missing or damaged here, and gone over there;"
+                " bring it back, or take its line out of md5sum here"
+            )
         if rotten.count:
-            raise FileFailed(
+            told.append(
                 f"{rotten}: reads otherwise over there than when it was hashed first, and nobody"
                 " changed it: that disk is failing; the copy here is kept. If somebody did change"
-                " it, `touch` it there",
-                self._run,
+                " it, `touch` it there"
             )
+        elif lost.count:
+            # There is no use in another look before something changes here.
+            self.now = self.now._replace(mark=self._trace(), lost_under=self._corrupt_under)
+        if told:
+            raise FileFailed("; ".join(told), self._run)
 
     def _in_the_way(self, paths: Iterable[bytes]) -> Dict[bytes, str]:
         """Which files cannot be put here, and why: rsync would delete what lies in the way."""

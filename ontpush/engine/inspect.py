@@ -19,7 +19,7 @@ from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown, was_to_become
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
-from ontpush.facts.words import DONE_MARK, ROLLUP
+from ontpush.facts.words import OWN_FILES, ROLLUP
 
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
@@ -229,12 +229,12 @@ class _Walk:
         yield Task(expected, full_path, found.st_size)
 
     def _not_expected(self, path: bytes) -> None:
-        """What rsync has of a file that is still coming, or of one that never came, is no extra."""
+        """What there is of a file that is still coming, or of one that never came, is no extra."""
         whole = was_to_become(path)
         if whole is None:
             self.bad.append(Bad(path, "extra"))
         elif len(self.leftover) < _MOST_LEFTOVERS and (
-            whole in (ROLLUP, DONE_MARK) or self._expected([whole])
+            os.path.basename(whole) in OWN_FILES or self._expected([whole])
         ):
             self.leftover.append(path)
 

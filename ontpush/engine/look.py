@@ -20,15 +20,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
 from ontpush.engine.settling import Seen, Settling
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import for_json, from_argument
+from ontpush.facts.names import finished_name, for_json, from_argument
 from ontpush.facts.times import mtime_ns
-from ontpush.facts.words import (
-    MARKS,
-    OWN_FILES,
-    SIDECAR_SUFFIX,
-    UNFINISHED_SUFFIX,
-    VOUCHING_MARKS,
-)
+from ontpush.facts.words import MARKS, OWN_FILES, SIDECAR_SUFFIX, VOUCHING_MARKS
 
 Tokens = Dict[bytes, Optional[bytes]]
 _PAGE = 2000
@@ -440,9 +434,3 @@ def is_among(name: bytes, names: List[bytes]) -> bool:
     """Whether `name` is one of the sorted `names`."""
     place = bisect_left(names, name)
     return place < len(names) and names[place] == name
-
-
-def finished_name(name: bytes) -> bytes:
-    """The name that a file of ours will have once it is whole; any other name as it is."""
-    ends = name.endswith(UNFINISHED_SUFFIX)
-    return name[: -len(UNFINISHED_SUFFIX)] if ends else name

@@ -4,6 +4,8 @@ import os
 import re
 from typing import Optional
 
+from ontpush.facts.words import OWN_FILES, UNFINISHED_SUFFIX
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_LINE = 1000
 _RSYNC_TEMPORARY = re.compile(r"((?:^|[/\"' ])\.[^/\"\n]+?)\.[A-Za-z0-9]{6}(?![\w.])")
@@ -66,9 +68,21 @@ def from_rsync(line: bytes) -> bytes:
 
 
 def was_to_become(path: bytes) -> Optional[bytes]:
-    """The file that rsync was bringing, if `path` is what it calls one until that is whole."""
+    """The file that rsync was bringing, if `path` is what it calls one until that is whole.
+
+    Or the roll-up or mark that we were writing, by our own name for such a one.
+    """
     found = _TEMPORARY.match(path)
-    return (found.group(1) or b"") + found.group(2) if found else None
+    if found:
+        return (found.group(1) or b"") + found.group(2)
+    whole = finished_name(path)
+    return whole if whole != path and os.path.basename(whole) in OWN_FILES else None
+
+
+def finished_name(name: bytes) -> bytes:
+    """The name that a file of ours will have once it is whole; any other name as it is."""
+    ends = name.endswith(UNFINISHED_SUFFIX)
+    return name[: -len(UNFINISHED_SUFFIX)] if ends else name
 
 
 def plural(count: int, noun: str) -> str:
