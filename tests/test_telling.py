@@ -22,8 +22,6 @@ from tests.lab.zygote import Crash, Zygote
 from tests.program import Program, Ran, wait_for
 from tests.test_monitor import HOUR, beat, ticked
 
-pytestmark = pytest.mark.newest
-
 MIB = 1 << 20
 
 
@@ -135,6 +133,7 @@ def complained(monitor: Program, *words: str) -> Ran:
 # -- what the mail server refuses -----------------------------------------------------------
 
 
+@pytest.mark.newest
 def test_who_is_refused_for_good_keeps_no_other_from_being_told_once(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
@@ -168,6 +167,7 @@ def test_who_is_refused_for_now_is_told_later_and_the_others_once(
     assert server.subjects("full@example.org") == ["stalled: b (one)"]
 
 
+@pytest.mark.newest
 def test_a_letter_that_is_refused_for_good_is_given_up_aloud_and_the_others_go(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
@@ -179,6 +179,7 @@ def test_a_letter_that_is_refused_for_good_is_given_up_aloud_and_the_others_go(
     assert server.asked == 2
 
 
+@pytest.mark.newest
 def test_a_letter_that_is_refused_for_now_holds_up_none_behind_it(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_letter_of_a_thousand_long_messages_is_no_larger_than_a_server_takes(
     assert "and 500 more" in content(mail, "html")
 
 
+@pytest.mark.newest
 def test_a_check_finds_who_will_be_refused(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
@@ -221,6 +223,7 @@ def test_a_check_finds_who_will_be_refused(
     assert server.asked == 0
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("word", ["250 bye", "500 what?"])
 def test_a_server_that_says_good_bye_oddly_has_taken_the_mail(
     monitor: Program, root: Path, server: MailServer, word: str
@@ -324,6 +327,7 @@ def test_what_somebody_was_told_is_not_told_again_when_another_is_taken_out(
     assert mailbox.subjects() == []
 
 
+@pytest.mark.newest
 def test_who_is_named_twice_is_told_once_of_all_kinds_named(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
@@ -460,6 +464,7 @@ def test_a_disk_that_hovers_about_the_limit_is_told_once(
     assert mailbox.subjects() == ["back to normal, was disk filling: gridion"]
 
 
+@pytest.mark.newest
 def test_a_root_that_is_empty_all_at_once_ends_nothing(
     monitor: Program, gridion: Path, root: Path, mailbox: Mailbox
 ) -> None:
@@ -560,6 +565,7 @@ OTHER = [
 ]
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize(("first", "second"), SAME)
 def test_a_failure_that_only_names_another_temporary_file_or_number_is_told_once(
     monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str

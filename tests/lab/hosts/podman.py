@@ -15,10 +15,13 @@ class LabError(Exception):
     """Something that the lab needs is missing or failed; the message says what to do."""
 
 
-def call(*command: str | Path, stdin: str | None = None) -> str:
-    """Run a program of this machine and return what it printed; LabError where it fails."""
+def call(*command: str | Path, stdin: str | None = None, **environment: str) -> str:
+    """Run a program of this machine and return what it printed; LabError where it fails.
+
+    With all of this process's environment, and `environment`.
+    """
     words = [str(word) for word in command]
-    environment = {**os.environ, "CONTAINERS_CONF": str(CONFIGURATION)}
+    environment = {**os.environ, "CONTAINERS_CONF": str(CONFIGURATION), **environment}
     try:
         ended = subprocess.run(
             words, input=stdin, env=environment, capture_output=True, text=True, check=False
