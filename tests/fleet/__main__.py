@@ -34,8 +34,10 @@ FOR_OLD_PYTHON: Final = "2.16."
 LONGEST: Final = "cluster"
 AT_CLUSTER: Final = "cluster_side or monitor_set_up"
 ATTACKS: Final = "forced_command"
-# A Debian as new as the newest Ansible: the oldest one sets it up for the cluster's lab alone.
+# A Debian as new as the newest Ansible: the oldest one sets it up for the cluster's lab alone. That
+# has no use for a third sequencer: the one between is set up in both the others.
 NEW_DEBIAN: Final = "promethion"
+BETWEEN: Final = "gridion"
 # To check, and to converge once more, is for one of the scenarios that set up the same hosts.
 ALL_STEPS: Final = ("check", "converge", "idempotence", "verify")
 FEW_STEPS: Final = ("converge", "verify")
@@ -178,7 +180,8 @@ def chosen(programs: list[Path], without: list[str], only: str) -> Iterator[Scen
 def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[Scenario]:
     """Everything with the first Ansible, with the others what they may break, or `all` they can."""
     first, *others = programs
-    yield Scenario(first, without, LONGEST, ["-k", AT_CLUSTER], FEW_STEPS)
+    at_cluster = [] if all else [BETWEEN]
+    yield Scenario(first, without or at_cluster, LONGEST, ["-k", AT_CLUSTER], FEW_STEPS)
     here = f"not ({AT_CLUSTER})" + f" and not {ATTACKS}" * bool(others)
     elsewhere = [NEW_DEBIAN] if others and not all else []
     yield Scenario(first, [*without, *elsewhere], "sequencers", ["-k", here])
