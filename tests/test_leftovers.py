@@ -84,7 +84,8 @@ def test_it_goes_at_once_where_nobody_has_written_it_for_an_hour(
     run = data_file.parents[1]
     left = [left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))]
     left += [left_at(run / f".{name}.AbC123") for name in ("md5sum", "rsync.done")]
-    left += [left_at(data_file.parent / "md5sum.ontpush-new", mode=0o644)]  # it was a run itself
+    for name in ("md5sum", "rsync.verified"):  # from when the folder was a run itself
+        left += [left_at(data_file.parent / f"{name}.ontpush-new", mode=0o644)]
     monitor.put_clock_forward(2 * HOUR)
     ticked(monitor)
     assert not any(path.exists() for path in left)

@@ -189,10 +189,13 @@ class _Walk:
         tasks: List[Task] = []
         for name in part:
             path = directory + name
+            if self._excluded(path):
+                continue
             # What the roll-up lists is no sidecar, whatever lies beside it here.
-            is_of_run = path in expected or not is_ours(directory, name, names)
-            if is_of_run and not self._excluded(path):
+            if path in expected or not is_ours(directory, name, names):
                 tasks += self._task(path, expected.get(path), seen)
+            elif was_to_become(path):
+                self._note_leftover(path)
         self._listed.change("UPDATE listed SET seen = 1 WHERE path = ?", ((path,) for path in seen))
         return tasks
 
@@ -233,9 +236,11 @@ class _Walk:
         whole = was_to_become(path)
         if whole is None:
             self.bad.append(Bad(path, "extra"))
-        elif len(self.leftover) < _MOST_LEFTOVERS and (
-            os.path.basename(whole) in OWN_FILES or self._expected([whole])
-        ):
+        elif os.path.basename(whole) in OWN_FILES or self._expected([whole]):
+            self._note_leftover(path)
+
+    def _note_leftover(self, path: bytes) -> None:
+        if len(self.leftover) < _MOST_LEFTOVERS:
             self.leftover.append(path)
 
 
