@@ -19,6 +19,8 @@ from typing import NoReturn
 
 from invoke import Context, Exit, task
 
+from tests.lab.memory import place_in_memory
+
 HERE = Path(__file__).resolve().parent
 CALLER = os.environ.get("ONTPUSH_CALLER_DIR", os.getcwd())
 PYTHON = sys.executable
@@ -26,7 +28,6 @@ NEWEST = HERE / ".venv-newest"
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 
 MOST_WORKERS = 16
-IN_MEMORY = Path("/dev/shm")
 ROOM_FOR_TESTS = 2 << 30  # bytes
 
 Version = tuple[int, ...]
@@ -362,15 +363,11 @@ def run_tests(c: Context, version: Version, python: str, only: str, *, newest_on
     # With "=": pytest does not know this option yet when it looks for paths among its arguments.
     selection = [f"--host-python={python}", *["-k", only] * bool(only)]
     selection += ["-m", "newest"] * newest_only
-    if has_room(IN_MEMORY):
+    place = place_in_memory(ROOM_FOR_TESTS)
+    if place:
         # There a ledger's fsync, of which a test has dozens, costs nothing.
-        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(IN_MEMORY)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
     return run(c, PYTHON, "-m", "pytest", *side_by_side(), "--ignore=tests/fleet", *selection)
-
-
-def has_room(folder: Path) -> bool:
-    """Whether the temporary files of all tests would fit there."""
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM_FOR_TESTS
 
 
 def side_by_side() -> list[str]:

@@ -85,7 +85,7 @@ def clear_elsewhere(instrument: Instrument, runs: Collection[bytes], tell: Tell)
 
     Above runs, in what was a run and is none any more, and in what never will be done.
     """
-    # Where there is more than that, the search for runs tells so.
+    # What lies beyond that stays: there it does no harm but take room.
     with contextlib.suppress(TooMuch), allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
         for path in _unfinished_outside(instrument.base, runs):
             if _has_come_whole(instrument.base, path):

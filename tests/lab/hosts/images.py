@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.lab.hosts.podman import call, podman
 from tests.lab.hosts.table import BASE, Host
+from tests.lab.memory import place_in_memory
 
 REPOSITORY: Final = "localhost/ontpush-lab"
-IN_MEMORY: Final = Path("/dev/shm")
-ROOM_FOR_IMAGES: Final = 4 << 30  # bytes: two at the same time, and what they are packed into
+# Two at the same time, and what they are packed into.
+ROOM_FOR_IMAGES: Final = 4 << 30  # bytes
 
 
 def image(host: Host) -> str:
@@ -27,7 +26,9 @@ def image(host: Host) -> str:
 def ensure_image(host: Host) -> None:
     """Make the image of a host unless it is here already; half a minute, and once only."""
     if not _exists(image(host)):
-        with TemporaryDirectory(prefix="ontpush-image-", dir=_place()) as folder:
+        # dpkg writes thousands of files, each of them to the disk at once.
+        place = place_in_memory(ROOM_FOR_IMAGES)
+        with TemporaryDirectory(prefix="ontpush-image-", dir=place) as folder:
             archive = Path(folder) / "root.tar"
             packages = ",".join([*BASE, *host.packages])
             call(
@@ -40,13 +41,6 @@ def ensure_image(host: Host) -> None:
                 TMPDIR=folder,
             )
             podman("import", "--quiet", archive, image(host))
-
-
-def _place() -> Path | None:
-    """Where files cost least: dpkg writes thousands, each of them to the disk at once."""
-    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM_FOR_IMAGES:
-        return IN_MEMORY
-    return None
 
 
 def remove_images() -> None:
