@@ -75,7 +75,7 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
     left = tuple(
         path
         for path in standing.leftover
-        if _is_too_new(instrument.base, os.path.join(run, relative_path(path)), tell)
+        if _is_left_for_later(instrument.base, os.path.join(run, relative_path(path)), tell)
     )
     return standing._replace(leftover=left)
 
@@ -89,7 +89,7 @@ def clear_elsewhere(instrument: Instrument, runs: Collection[bytes], tell: Tell)
     with contextlib.suppress(TooMuch), allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
         for path in _unfinished_outside(instrument.base, runs):
             if _has_come_whole(instrument.base, path):
-                _is_too_new(instrument.base, path, tell)
+                _is_left_for_later(instrument.base, path, tell)
 
 
 def _unfinished_outside(base: bytes, runs: Collection[bytes]) -> Iterator[bytes]:
@@ -141,11 +141,11 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
         # A claim or request that never came whole is of nobody any more.
         is_alone = directory != HEARTBEAT_DIRECTORY
         for name in filter(was_to_become, names):
-            _is_too_new(instrument.base, directory + b"/" + name, tell, is_alone)
+            _is_left_for_later(instrument.base, directory + b"/" + name, tell, is_alone)
 
 
-def _is_too_new(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) -> bool:
-    """Remove it if it is what it seems, and nobody has written it lately; whether somebody has.
+def _is_left_for_later(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) -> bool:
+    """Remove it if it is what it seems, unless somebody has written it lately; whether it waits.
 
     `is_alone`: also where what it was to become is not there.
     """
