@@ -371,11 +371,12 @@ def run_tests(c: Context, version: Version, python: str, only: str, *, newest_on
 
 
 def side_by_side() -> list[str]:
-    """Say how many tests run at once. Half of the time they wait: for rsync, sshd, Slurm.
+    """Say how many tests run at once: some always wait, for rsync, sshd or Slurm.
 
-    The last tests of a worker that has long ones are done by those that have none left.
+    More would take the processors from the fleet's tests, which end last. What a worker with long
+    ones has not begun is done by those that have none left.
     """
-    workers = min(2 * (os.cpu_count() or 1), MOST_WORKERS)
+    workers = min(3 * (os.cpu_count() or 1) // 2, MOST_WORKERS)
     return [f"-n{workers}", "--dist=worksteal"]
 
 
