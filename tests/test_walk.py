@@ -324,7 +324,7 @@ def test_a_run_that_lost_here_all_that_made_it_one_is_mended(local: Pair) -> Non
     assert list(local.looks().values()) == ["verified"]
     lost = local.there.parent / "alone/final_summary_1.txt"
     lost.unlink()
-    local.monitor.put_clock_forward(9 * 86400)
+    at(local.monitor, OVERDUE)
     assert list(local.looks().values()) == ["corrupt"]
     for _ in range(2):
         local.program.push(local.run.root, local.destination)
