@@ -156,14 +156,14 @@ def main() -> int:
 def run(programs: list[Path], without: list[str], only: str, all: bool) -> int:
     """Run the scenarios of every Ansible and return the highest exit code.
 
-    They run side by side: each waits for cron and ssh most of the time. What their hosts boot from
-    is made before, once for all.
+    They run side by side: each waits for cron and ssh most of the time. What its hosts boot from
+    is made before one begins, unless it was for one before it.
     """
     begin = time.monotonic()
     scenarios = list(chosen(programs, without, only) if only else all_parts(programs, without, all))
     try:
-        scenarios[0].lab.make_images()
         for scenario in scenarios:
+            scenario.lab.make_images()
             scenario.start()
         return max([scenario.wait() for scenario in scenarios])
     finally:
