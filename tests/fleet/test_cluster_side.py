@@ -69,17 +69,18 @@ class Scene(NamedTuple):
 def scene(monitored: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Everything begun; what comes of it is for the tests to wait for."""
     cluster, read, cut, pushing = monitored.cluster, *three_of(monitored.sequencers)
+    # Nothing is verified before the bit is turned.
+    cluster.root("scontrol update PartitionName=short State=DOWN")
+    pushed, turned = (
+        write(pushing, tmp_path_factory.mktemp("run"), sample)
+        for sample in ("by push", "with a bit")
+    )
     read_from(monitored, read).write_text("ontpush_pull: true\n")
     # Without --limit: what one host is to be must not be taken for what all are.
     played = monitored.play("site", *variables())
     assert played.code == 0, played.out
     wait_for(lambda: monitored.heartbeat(cut), f"{cut.name} is not heard", PATIENCE)
-    # Nothing is verified before the bit is turned.
-    cluster.root("scontrol update PartitionName=short State=DOWN")
-    pushed, turned, pulled = (
-        write(machine, tmp_path_factory.mktemp("run"), sample)
-        for machine, sample in ((pushing, "by push"), (pushing, "with a bit"), (read, "by pull"))
-    )
+    pulled = write(read, tmp_path_factory.mktemp("run"), "by pull")
     with contextlib.ExitStack() as joined:
         joined.enter_context(cut_off(cut))
         wait_for(lambda: monitored.arrived(pushing, turned), "it is not done", PATIENCE)
