@@ -29,10 +29,10 @@ from tests.lab.hosts.table import HOSTS
 # The last ansible-core that manages a host with Python 3.6.
 FOR_OLD_PYTHON: Final = "2.16."
 # What the cluster does and refuses has nothing to do with who set it up: once is enough. What it
-# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own. What it
-# refuses is tried in the lab that has the least to do.
+# does takes minutes of cron, beside which the rest need not wait: it has a lab of its own, where
+# also is tried what people do by hand. What it refuses is tried in the lab with the least to do.
 LONGEST: Final = "cluster"
-AT_CLUSTER: Final = "cluster_side or monitor_set_up"
+IN_LONGEST: Final = "cluster_side or monitor_set_up or by_hand"
 ATTACKS: Final = "forced_command"
 # A Debian as new as the newest Ansible: the oldest one sets it up for the cluster's lab alone. That
 # has no use for a third sequencer: the one between is set up in both the others.
@@ -181,8 +181,8 @@ def all_parts(programs: list[Path], without: list[str], all: bool) -> Iterator[S
     """Everything with the first Ansible, with the others what they may break, or `all` they can."""
     first, *others = programs
     at_cluster = [] if all else [BETWEEN]
-    yield Scenario(first, without or at_cluster, LONGEST, ["-k", AT_CLUSTER], FEW_STEPS)
-    here = f"not ({AT_CLUSTER})" + f" and not {ATTACKS}" * bool(others)
+    yield Scenario(first, without or at_cluster, LONGEST, ["-k", IN_LONGEST], FEW_STEPS)
+    here = f"not ({IN_LONGEST})" + f" and not {ATTACKS}" * bool(others)
     elsewhere = [NEW_DEBIAN] if others and not all else []
     yield Scenario(first, [*without, *elsewhere], "sequencers", ["-k", here])
     for folder in others:
