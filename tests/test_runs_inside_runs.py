@@ -283,6 +283,17 @@ def test_a_skip_mark_inside_a_run_is_no_file_of_it(sequencer: Sequencer) -> None
     assert (sequencer.run / "old/rsync.skip").exists()
 
 
+def test_what_is_no_run_any_more_for_a_skipped_one_in_it_loses_its_mark(
+    sequencer: Sequencer,
+) -> None:
+    assert sequencer.tick() == {"e/s/run": "done"}
+    next(sequencer.run.glob("final_summary*")).unlink()
+    sequencer.write("e/s/run/copy/pod5/a.pod5", "e/s/run/copy/rsync.skip")
+    sequencer.write("e/s/run/pod5/1.pod5", content="other")
+    assert sequencer.tick() == {"e/s/run/copy": "skipped"}
+    assert not (sequencer.run / "rsync.done").exists()
+
+
 def test_a_plan_says_what_a_tick_does_with_runs_that_come_to_lie_in_one(
     sequencer: Sequencer,
 ) -> None:

@@ -81,6 +81,7 @@ class Visit:
     def _skip(self) -> None:
         reason = first_line(os.path.join(self.run.path, words.SKIP_MARK))
         self._log(words.LOG_SKIP, reason)
+        self._remove_marks_above()
         self._leave(words.SKIPPED)
 
     def _look_around(self) -> Optional[Look]:
@@ -115,10 +116,7 @@ class Visit:
             self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
         vouched = recover_listed(tick, run)
         look = self._take_stock(tick.ledger.tokens_of(run.id), full=True)
-        for directory in directories_above(run.relative):
-            self._remove_marks(
-                tick.source, [directory + b"/" + name for name in words.VOUCHING_MARKS]
-            )
+        self._remove_marks_above()
         if not vouched:
             self._take_mark_back(False)
         self._retract(but_its_own=vouched is not None)
@@ -153,6 +151,12 @@ class Visit:
                     " of the two, or give one source another destination",
                     own,
                 )
+
+    def _remove_marks_above(self) -> None:
+        """What has a run below it is none any more, and nobody looks at its own files."""
+        above = directories_above(self.run.relative)
+        paths = [directory + b"/" + name for directory in above for name in words.VOUCHING_MARKS]
+        self._remove_marks(self._tick.source, paths)
 
     def _remove_marks(self, directory: bytes, paths: Iterable[bytes]) -> None:
         """Before those at the destination, so that none of them is ever believed again."""
