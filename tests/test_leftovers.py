@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun, snapshot
-from tests.program import Program, is_verified, wait_for
+from tests.program import Program, coreutils_agree, is_verified, wait_for
 from tests.test_monitor import HOUR, ticked
 
 BIG = 3_000_000
@@ -26,9 +26,14 @@ os.unlink = unlink
 """
 
 
-def left_at(path: Path, mode: int = 0o600) -> Path:
-    """A file as a killed rsync leaves it."""
-    path.write_text("half")
+def left_of(whole: Path) -> Path:
+    """The first half of a file as a killed rsync leaves it."""
+    content = whole.read_bytes()
+    return left_at(whole.with_name(f".{whole.name}.q2W9xz"), content[: len(content) // 2])
+
+
+def left_at(path: Path, content: bytes = b"other", mode: int = 0o600) -> Path:
+    path.write_bytes(content)
     path.chmod(mode)
     return path
 
@@ -82,10 +87,10 @@ def test_it_goes_at_once_where_nobody_has_written_it_for_an_hour(
     monitor: Program, data_file: Path, gridion: Path
 ) -> None:
     run = data_file.parents[1]
-    left = [left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))]
-    left += [left_at(run / f".{name}.AbC123") for name in ("md5sum", "rsync.done")]
-    for name in ("md5sum", "rsync.verified"):  # from when the folder was a run itself
-        left += [left_at(data_file.parent / f"{name}.ontpush-new", mode=0o644)]
+    left = [left_of(path) for path in (data_file, run / "md5sum", run / "rsync.done")]
+    left += [left_at(run / f"{name}.ontpush-new", mode=0o644) for name in ("md5sum", "rsync.done")]
+    # From when the folder was a run itself.
+    left += [left_at(data_file.parent / "rsync.verified.ontpush-new", mode=0o644)]
     monitor.put_clock_forward(2 * HOUR)
     ticked(monitor)
     assert not any(path.exists() for path in left)
@@ -102,9 +107,14 @@ def test_no_file_of_the_run_or_of_anybody_is_taken_for_what_a_transfer_left(
     program.pushed(data, gridion)
     there = gridion / run.path.relative_to(data)
     folder = there / "pod5_pass"
-    left_at(folder / ".notes.q2W9xz")  # of no file of the run
-    left_at(folder / ".real.pod5.toolong")
-    left_at(folder / ".real.pod5.backup", mode=0o644)  # rsync makes them for its user alone
+    real = (folder / "real.pod5").read_bytes()
+    left_at(folder / ".notes.q2W9xz", real)  # of no file of the run
+    left_at(folder / ".real.pod5.toolong", real)
+    left_at(folder / ".real.pod5.backup", real, mode=0o644)  # rsync makes them for its user alone
+    left_at(folder / ".real.pod5.before", real + b"more")
+    left_at(folder / "md5sum.ontpush-new", mode=0o644)  # what the run has under that name is sent
+    left_at(there.parent / "md5sum")  # in no run
+    left_at(there.parent / ".md5sum.backup")
     (folder / ".real.pod5.q2W9xz").symlink_to("real.pod5")
     (folder / ".real.pod5.Q2w9XZ").mkdir(mode=0o700)
     before = snapshot(gridion, without=["rsync.verified"])
@@ -118,7 +128,7 @@ def test_no_file_of_the_run_or_of_anybody_is_taken_for_what_a_transfer_left(
 def test_nothing_goes_from_a_run_that_is_bad_or_has_opened_again(
     program: Program, monitor: Program, run: SimulatedRun, data: Path, data_file: Path
 ) -> None:
-    left = left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))
+    left = left_of(data_file)
     ticked(monitor)
     run.late_file("pod5_pass/late.pod5")
     program.pushed(data, data_file.parents[4])
@@ -134,7 +144,7 @@ def test_nothing_goes_from_a_run_that_is_bad_or_has_opened_again(
 
 
 def test_no_link_leads_out_of_the_run(monitor: Program, data_file: Path, tmp_path: Path) -> None:
-    left = left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))
+    left = left_of(data_file)
     ticked(monitor)
     folder = data_file.parent
     folder.rename(tmp_path / "elsewhere")
@@ -148,7 +158,7 @@ def test_no_link_leads_out_of_the_run(monitor: Program, data_file: Path, tmp_pat
 def test_verify_tells_what_broken_transfers_left_and_calls_the_run_well(
     monitor: Program, data_file: Path
 ) -> None:
-    left = left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))
+    left = left_of(data_file)
     left_at(data_file.with_name(".notes.q2W9xz"))
     run = data_file.parents[1]
     ran = monitor.run("verify", "--json", run)
@@ -162,7 +172,7 @@ def test_verify_tells_what_broken_transfers_left_and_calls_the_run_well(
 def test_what_cannot_be_removed_is_told_once_and_keeps_no_run_from_being_verified(
     monitor: Program, data_file: Path
 ) -> None:
-    left = left_at(data_file.with_name(f".{data_file.name}.q2W9xz"))
+    left = left_of(data_file)
     monitor.put_clock_forward(2 * HOUR)
     with (monitor.modules / "sitecustomize.py").open("a") as file:
         file.write(REFUSES)
@@ -180,7 +190,7 @@ def test_what_was_left_of_heartbeats_claims_and_requests_goes_once_a_day(
     assert pushed.exists()
     place = gridion / ".ontpush"
     (beat,) = place.glob("*.json")
-    left = [left_at(place / f".{beat.stem}{end}.q2W9xz") for end in (".json", ".bell")]
+    left = [left_of(place / f"{beat.stem}{end}") for end in (".json", ".bell")]
     (claim,) = place.glob("owners/*")
     request = place / "again" / claim.name
     request.parent.mkdir()
@@ -197,32 +207,48 @@ def test_what_was_left_of_heartbeats_claims_and_requests_goes_once_a_day(
     assert other.exists()
 
 
-def test_what_was_left_in_what_never_will_be_done_or_is_no_run_any_more_goes_once_a_day(
+def test_no_file_that_was_of_a_run_goes_because_nobody_lists_it_now(
     program: Program, monitor: Program, run: SimulatedRun, data: Path, gridion: Path
 ) -> None:
-    *_, read = SimulatedRun(data, group="broken_off").reads()
-    sample = run.path.parent
-    for path in (read.parent / "pod5", sample / "pod5"):  # the second is in the way, and no run's
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "real.pod5").write_text("whole")
-        (path / ".real.pod5.AbC123").write_text("also of the original")
-        (path / ".real.pod5.AbC123").chmod(0o600)
-    program.pushed(data, gridion)
     run.write_all()
+    run.late_file("pod5_pass/real.pod5")
+    run.late_file("pod5_pass/.real.pod5.AbC123").chmod(0o600)
+    run.late_file("pod5_pass/md5sum")
+    run.late_file("pod5_pass/md5sum.ontpush-new")
+    only_here = [
+        run.path / "pod5_pass" / name for name in (".real.pod5.AbC123", "md5sum.ontpush-new")
+    ]
     program.pushed(data, gridion)
-    there = [gridion / path.relative_to(data) for path in (read.parent, sample)]
-    left = [left_at(path / ".md5sum.q2W9xz") for path in there]
-    left += [left_at(path / "pod5/.real.pod5.q2W9xz") for path in there]
-    left += [left_at(path / "rsync.done.ontpush-new", mode=0o644) for path in there]
-    other = [path / "pod5/.real.pod5.AbC123" for path in there]
-    other += [left_at(path / "pod5/.notes.q2W9xz") for path in there]
-    other += [left_at(path / "notes.ontpush-new", mode=0o644) for path in there]
     ticked(monitor)
-    assert all(path.exists() for path in (*left, *other))
+    for path in only_here:
+        path.unlink()
+    # A roll-up that never listed them vouches for what lies there from now on.
+    (run.path.parent / "final_summary_pool.txt").write_text("x=1\n")
+    program.put_clock_forward(25 * HOUR)
+    program.pushed(data, gridion)
+    for hours in (26, 52):
+        monitor.put_clock_forward(hours * HOUR)
+        ticked(monitor)
+    assert is_verified(gridion / run.path.parent.relative_to(data))
+    assert all((gridion / path.relative_to(data)).exists() for path in only_here)
+
+
+def test_nothing_goes_from_a_run_that_is_still_being_sent(
+    program: Program, monitor: Program, run: SimulatedRun, data: Path, gridion: Path
+) -> None:
+    *_, _ = run.reads()
+    read = next(run.path.glob("pod5_pass/*.pod5"))
+    real = run.late_file("old/md5sum.ontpush-new")
+    program.kill_at(5, "before")
+    program.push(data, gridion)
+    program.kill_all()
+    arrived = gridion / real.relative_to(data)
+    assert arrived.exists()
+    left = left_of(gridion / read.relative_to(data))
     monitor.put_clock_forward(25 * HOUR)
-    ticked(monitor)
-    assert sorted(removed(monitor)) == sorted(
-        f"gridion/{path.relative_to(gridion)}" for path in left
-    )
-    assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in other)
+    monitor.run("monitor")
+    assert arrived.exists()
+    assert left.exists()
+    program.wrap_rsync()
+    program.pushed(data, gridion)
+    assert coreutils_agree(gridion / run.path.relative_to(data))

@@ -624,15 +624,13 @@ class World:
         # What a killed tick left in a run that is part of another by now is a file of that.
         source, there = below(side.source), below(side.there)
         here = {path for path in source if path.endswith(UNFINISHED)}
-
-        def is_known_as_left(path: bytes) -> bool:
-            if not is_temporary(path):
-                return path.endswith(UNFINISHED) and path not in here
-            # In what is no run any more, one tells by the file beside it that it was to become.
-            in_run = any(path.startswith(run + b"/") for run in side.runs())
-            return in_run or to_become(path) in there
-
-        odd = list(filter(is_known_as_left, there))
+        odd = [
+            run + b"/" + path
+            for run in side.runs()
+            if is_vouched_for(inside(there, run), VERIFIED)
+            for path in left_in(inside(there, run))
+            if run + b"/" + path not in here
+        ]
         # A run that is skipped is left alone.
         looked_at = [run for run in side.runs() if run + b"/" + SKIP not in source]
         odd += [path for path in here if os.path.dirname(path) in looked_at]
@@ -643,6 +641,21 @@ class World:
 def is_unfinished(path: bytes) -> bool:
     """Whether this is a name of what rsync, or the program itself, has not finished."""
     return is_temporary(path) or path.endswith(UNFINISHED)
+
+
+def left_in(files: dict[bytes, Content]) -> Iterator[bytes]:
+    """What a killed transfer left in a run, of files that lie there whole, or of our own."""
+    listed = read_rollup(files[ROLLUP][1])
+    for path, content in files.items():
+        if path not in listed and is_temporary(path):
+            whole = to_become(path)
+            is_known = whole in listed or os.path.basename(whole) in OWN
+            if is_known and whole in files and files[whole][1].startswith(content[1]):
+                yield path
+        elif path not in listed and path.endswith(UNFINISHED):
+            whole = path[: -len(UNFINISHED)]
+            if whole == ROLLUP or os.path.basename(whole) in (MARK, SKIP, VERIFIED):
+                yield path
 
 
 def eligible(files: dict[bytes, Content]) -> dict[bytes, Content]:

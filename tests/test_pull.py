@@ -1240,19 +1240,71 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     run.late_file("pod5_pass/real.pod5")
     hashed(program, run.root)
     (there / "pod5_pass").mkdir(parents=True)
-    name = next(run.path.glob("pod5_pass/*.pod5")).name
-    left = there / "pod5_pass" / f".{name}.q2W9xz"
-    left.write_text("half")
-    left.chmod(0o600)
-    others = [there / "pod5_pass" / other for other in (".notes.q2W9xz", f".{name}.toolong")]
+    left = left_of_pull(next(run.path.glob("pod5_pass/*.pod5")), there)
+    name = left.name[: -len("q2W9xz")]
+    others = [there / "pod5_pass" / other for other in (".notes.q2W9xz", f"{name}toolong")]
+    others += [there / "pod5_pass" / other for other in (f"{name}before", "md5sum.ontpush-new")]
     for other in others:
         other.write_text("somebody's")
+        other.chmod(0o600)
     assert state(login) == "done"
     assert is_done(there)
     assert not left.exists()
     assert all(other.exists() for other in others)
     assert (there / "pod5_pass" / real.name).exists()
     assert left.name in "".join(login.told("WARN"))
+
+
+def left_of_pull(whole: Path, there: Path) -> Path:
+    """The first half of a file of `pod5_pass`, as a killed rsync leaves it here."""
+    left = there / "pod5_pass" / f".{whole.name}.q2W9xz"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    left.chmod(0o600)
+    return left
+
+
+# Removes nothing under such a name; or another was quicker.
+REFUSES = "    raise OSError(30, os.strerror(30), path)"
+IS_LATE = "    _unlink(path, *more, **how)"
+
+
+@pytest.mark.parametrize(("how", "is_told"), [(REFUSES, True), (IS_LATE, False)])
+def test_what_a_killed_transfer_left_keeps_no_run_from_being_done_where_it_cannot_be_removed(
+    program: Program, run: SimulatedRun, login: Program, there: Path, how: str, is_told: bool
+) -> None:
+    run.write_all()
+    hashed(program, run.root)
+    left_of_pull(next(run.path.glob("pod5_pass/*.pod5")), there)
+    (login.modules / "sitecustomize.py").write_text(
+        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
+        f" if os.fsencode(path).endswith(b'.q2W9xz'):\n{how}\n"
+        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
+    )
+    assert state(login) == "done"
+    assert is_done(there)
+    assert ("cannot be removed: Read-only file system" in "".join(login.told("WARN"))) == is_told
+
+
+def test_what_has_gone_over_there_stays_here_whatever_it_is_called(
+    program: Program, run: SimulatedRun, login: Program, there: Path
+) -> None:
+    *_, _ = run.reads()
+    read = next(run.path.glob("pod5_pass/*.pod5"))
+    only_here = [read.with_name(f".{read.name}.AbC123"), read.with_name("md5sum.ontpush-new")]
+    for path in only_here:
+        path.write_text("of the run")
+        path.chmod(0o600)
+    hashed(program, run.root)
+    assert state(login) == "waiting"
+    for path in only_here:
+        path.unlink()
+    hashed(program, run.root)
+    shutil.rmtree(login.state)
+    run.finish()
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert all((there / path.relative_to(run.path)).exists() for path in only_here)
 
 
 def test_data_over_there_that_no_run_takes_along_is_told(

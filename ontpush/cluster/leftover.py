@@ -1,27 +1,24 @@
-"""Removes what a killed rsync left of files that lie here whole by now, and what we left ourselves.
+"""Removes what killed transfers left of files that lie here whole by now, and our own ticks.
 
-Only that: a regular file in no roll-up, under rsync's own temporary name, for its user alone as
-rsync makes them until they are whole, beside the file that it was to become; or one under the name
-that a roll-up or mark of ours has until it is whole.
+Nothing that is not here still: a regular file in no roll-up, under rsync's own temporary name, for
+its user alone as rsync makes them until they are whole, that holds the beginning of the file beside
+it that it was to become. And a roll-up or mark under the name that we give it until it is whole,
+which no file of a run can have.
 """
 
-import contextlib
 import os
 import stat
 import time
 from itertools import islice
-from typing import Callable, Collection, Iterator
+from typing import Callable, Iterator, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
-from ontpush.cluster.retract import above
-from ontpush.engine.allowance import TooMuch, allowance, counted
-from ontpush.engine.find import list_directory
-from ontpush.engine.rollup import BadLine, read_rollup
-from ontpush.facts.names import below, was_to_become
+from ontpush.engine.look import names_in
+from ontpush.facts.names import was_to_become
+from ontpush.facts.regular import starts_with
 from ontpush.facts.words import (
     DONE_MARK,
     HEARTBEAT_DIRECTORY,
@@ -32,7 +29,7 @@ from ontpush.facts.words import (
     UNFINISHED_SUFFIX,
 )
 
-REMOVED = "removed, a broken transfer left it"
+_REMOVED = "removed, a broken transfer left it"
 
 # What has not changed for so long is written by nobody any more.
 _OLD_SECONDS = 3600
@@ -43,26 +40,48 @@ Tell = Callable[[bytes, str], None]
 
 def remove_leftovers(
     base: bytes, run: bytes, is_listed: Callable[[bytes], bool]
-) -> Iterator[bytes]:
-    """Each that was removed, by its path in the run. OSError.
+) -> Iterator[Tuple[bytes, str]]:
+    """Each that was left in a run, by its path there, and what became of it. OSError.
 
     To be called where nobody else fetches into the run; a monitor may be marking it. What is listed
     is a file of the run, whatever its name.
     """
     with opened_inside(base, run) as opened:
         place = path_of(opened) + b"/"
-        for directory, _, names in os.walk(place):
-            for name in names:
-                path = os.path.join(directory, name)[len(place) :]
-                whole = was_to_become(path)
-                if whole is None or is_listed(path):
-                    continue
-                is_of_pull = os.path.basename(whole) in (ROLLUP, DONE_MARK)
-                if not (is_listed(whole) or (is_of_pull and _is_ours(path))):
-                    continue
-                if _can_be_left(path, os.lstat(place + path)):
+        for path in _unfinished_in(place):
+            if is_listed(path):
+                continue
+            try:
+                if _is_left_by_pull(place, path, is_listed):
                     os.unlink(place + path)
-                    yield path
+                    yield path, _REMOVED
+            except FileNotFoundError:  # a monitor was quicker
+                pass
+            except OSError as error:
+                yield path, _cannot_be_removed(error)
+
+
+def _unfinished_in(place: bytes) -> Iterator[bytes]:
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            names, below = names_in(place + directory)
+        except OSError:  # gone meanwhile; and what cannot be read was told by whoever fetches there
+            continue
+        yield from (directory + name for name in names if was_to_become(directory + name))
+        waiting += [directory + name + b"/" for name in below]
+
+
+def _is_left_by_pull(place: bytes, path: bytes, is_listed: Callable[[bytes], bool]) -> bool:
+    whole = was_to_become(path) or path
+    if not _can_be_left(path, os.lstat(place + path)):
+        return False
+    if _is_ours(path):
+        return whole in (ROLLUP, DONE_MARK)
+    return (is_listed(whole) or os.path.basename(whole) in OWN_FILES) and starts_with(
+        place + whole, place + path
+    )
 
 
 def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell: Tell) -> Standing:
@@ -78,54 +97,6 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
         if _is_left_for_later(instrument.base, os.path.join(run, relative_path(path)), tell)
     )
     return standing._replace(leftover=left)
-
-
-def clear_elsewhere(instrument: Instrument, runs: Collection[bytes], tell: Tell) -> None:
-    """Remove what was left outside the `runs`, each of which is looked through by itself.
-
-    Above runs, in what was a run and is none any more, and in what never will be done.
-    """
-    # What lies beyond that stays: there it does no harm but take room.
-    with contextlib.suppress(TooMuch), allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
-        for path in _unfinished_outside(instrument.base, runs):
-            if _has_come_whole(instrument.base, path):
-                _is_left_for_later(instrument.base, path, tell)
-
-
-def _unfinished_outside(base: bytes, runs: Collection[bytes]) -> Iterator[bytes]:
-    waiting = [base]
-    while waiting:
-        try:
-            entries = list_directory(waiting.pop())
-        except OSError:  # gone meanwhile, or told by the search for runs
-            continue
-        for entry in entries:
-            path = below(entry.path, base)
-            if not entry.is_dir(follow_symlinks=False):
-                yield from [path] if was_to_become(path) else []
-            elif path not in runs and path != HEARTBEAT_DIRECTORY:
-                waiting.append(entry.path)
-
-
-def _has_come_whole(base: bytes, path: bytes) -> bool:
-    """Whether the roll-ups above list the file that it was to become, or that is one of ours.
-
-    And list no file by its own name. Where one cannot be read, it could.
-    """
-    whole = was_to_become(path) or path
-    is_whole_listed = os.path.basename(whole) in OWN_FILES
-    for directory in (b"", *above(path)):
-        prefix = directory + b"/" if directory else b""
-        try:
-            for listed in counted(read_rollup(os.path.join(base, directory, ROLLUP))):
-                if prefix + listed.path == path:
-                    return False
-                is_whole_listed = is_whole_listed or prefix + listed.path == whole
-        except FileNotFoundError:
-            continue
-        except (OSError, BadLine):
-            return False
-    return is_whole_listed
 
 
 def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
@@ -163,12 +134,16 @@ def _is_left_for_later(base: bytes, path: bytes, tell: Tell, is_alone: bool = Fa
             if time.time() - found.st_ctime < _OLD_SECONDS:
                 return True
             os.unlink(name, dir_fd=opened)
-            tell(path, REMOVED)
+            tell(path, _REMOVED)
     except FileNotFoundError:
         pass  # gone already, or what it was to become is
     except OSError as error:
-        tell(path, f"left by a broken transfer, and cannot be removed: {error.strerror}")
+        tell(path, _cannot_be_removed(error))
     return False
+
+
+def _cannot_be_removed(error: OSError) -> str:
+    return f"left by a broken transfer, and cannot be removed: {error.strerror}"
 
 
 def _can_be_left(path: bytes, found: os.stat_result) -> bool:

@@ -14,7 +14,7 @@ from ontpush import __version__
 from ontpush.cluster.arrivals import is_as_found, trace, vouched
 from ontpush.cluster.fetch import fetch_files, fresh_look, look_the_same
 from ontpush.cluster.inside import opened_inside, path_of, write_inside
-from ontpush.cluster.leftover import REMOVED, remove_leftovers
+from ontpush.cluster.leftover import remove_leftovers
 from ontpush.cluster.listing import Listing, first
 from ontpush.cluster.memory import CORRUPT, Remembered
 from ontpush.cluster.retract import above, directories_of, leave_out, retract
@@ -445,8 +445,8 @@ class Pull:
             self.now = self.now._replace(state=words.SKIPPED)
             self._log(words.LOG_SKIP, "rsync.skip has come to lie there meanwhile")
         elif unlike is None:
-            for path in remove_leftovers(self._source.base, self._run, lists.is_here):
-                self._log(words.LOG_WARN, f"{shown(path)}: {REMOVED}")
+            for path, what in remove_leftovers(self._source.base, self._run, lists.is_here):
+                self._log(words.LOG_WARN, f"{shown(path)}: {what}")
             self._mark()
         elif self._idle() >= self._source.stall_seconds:
             raise FileFailed(

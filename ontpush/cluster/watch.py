@@ -27,7 +27,7 @@ from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import hooks_of
-from ontpush.cluster.leftover import clear_beside_heartbeats, clear_elsewhere, clear_verified
+from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
     GOOD,
@@ -235,7 +235,7 @@ def _go_on(
 
 
 def _clear_away(watch: Watch, instrument: Instrument, now: Remembered, is_day: bool) -> None:
-    """Remove what killed transfers left in verified runs, and once a day elsewhere."""
+    """Remove what killed transfers left in verified runs, and once a day beside the heartbeat."""
     name = instrument.name.encode()
 
     def tell(path: bytes, what: str) -> None:
@@ -246,8 +246,6 @@ def _clear_away(watch: Watch, instrument: Instrument, now: Remembered, is_day: b
             where = run.encode("utf-8", "surrogateescape")
             now.runs[run] = clear_verified(instrument, where, standing, tell)
     if is_day:
-        runs = {run.encode("utf-8", "surrogateescape") for run in now.runs}
-        clear_elsewhere(instrument, runs, tell)
         clear_beside_heartbeats(instrument, tell)
 
 

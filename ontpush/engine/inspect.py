@@ -17,7 +17,7 @@ from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown, was_to_become
-from ontpush.facts.regular import open_regular
+from ontpush.facts.regular import open_regular, starts_with
 from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import OWN_FILES, ROLLUP
 
@@ -49,9 +49,10 @@ class Bad(NamedTuple):
 class Inspection(NamedTuple):
     """What came of it: how many files and bytes were read, and every bad one, by path.
 
-    `rollup` is the MD5 of the roll-up that they were held against. `leftover` are the first files
-    under rsync's temporary names, in no roll-up, of files that lie there. `sizes` tells which files
-    were read, and how large they were: see `Sizes`.
+    `rollup` is the MD5 of the roll-up that they were held against. `leftover` are the first of
+    the files that the roll-up does not list, under rsync's temporary name of a file that begins
+    with the same bytes, and of our own that were not written to their end. `sizes` tells which
+    files were read, and how large they were: see `Sizes`.
     """
 
     files: int
@@ -237,7 +238,12 @@ class _Walk:
         if whole is None:
             self.bad.append(Bad(path, "extra"))
         elif os.path.basename(whole) in OWN_FILES or self._expected([whole]):
-            self._note_leftover(path)
+            try:
+                is_copy = starts_with(self._run + b"/" + whole, self._run + b"/" + path)
+            except OSError:  # it is gone or whole by now, or nobody can tell
+                is_copy = False
+            if is_copy:
+                self._note_leftover(path)
 
     def _note_leftover(self, path: bytes) -> None:
         if len(self.leftover) < _MOST_LEFTOVERS:
