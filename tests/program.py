@@ -313,6 +313,11 @@ def is_done(run: Path) -> bool:
     return mark(run)["rollup"] == md5(run / "md5sum") and coreutils_agree(run)
 
 
+def few_levels(program: Program) -> None:
+    """Let the program call itself so few times that it cannot go into `lab.deep.DEEP` levels so."""
+    (program.modules / "sitecustomize.py").write_text("import sys\nsys.setrecursionlimit(200)\n")
+
+
 def is_verified(run: Path) -> bool:
     """Whether the cluster vouches for the roll-up in the run, and that for the bytes."""
     if not (run / "rsync.verified").exists():

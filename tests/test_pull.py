@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster import Cluster
+from tests.lab.deep import DEEP, LEVELS, deep_directory
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
@@ -22,6 +23,7 @@ from tests.program import (
     RSYNC,
     Program,
     coreutils_agree,
+    few_levels,
     is_done,
     is_verified,
     mark,
@@ -895,6 +897,26 @@ def test_a_roll_up_of_one_endless_line_fails_its_run_alone(
     ran = login.run("pull", "--json")
     assert ran.code == 1
     assert sorted(facts["state"] for facts in ran.runs.values()) == ["done", "failed"]
+
+
+def test_a_run_of_any_depth_is_fetched_and_stops_no_other(
+    program: Program, run: SimulatedRun, login: Program, root: Path
+) -> None:
+    run.write_all()
+    for each in (program, login):
+        few_levels(each)
+    deep = [run.path / "pod5_pass/deep", run.root / "deep"]
+    with deep_directory(deep[0], DEEP) as in_run, deep_directory(deep[1], DEEP) as above_run:
+        os.mkdir("pod5", dir_fd=above_run)
+        for bottom, name in ((in_run, "x"), (above_run, "pod5/x")):
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+        hashed(program, run.root)
+        states = {name: facts["state"] for name, facts in pulled(login).items()}
+        assert sorted(states.values()) == ["done", "waiting"]
+        for path in (deep[0] / LEVELS / "x", deep[1] / LEVELS / "pod5/x"):
+            assert (root / "mk1c" / path.relative_to(run.root)).exists()
+    hashed(program, run.root)
+    assert sorted(facts["state"] for facts in pulled(login).values()) == ["done"]
 
 
 def test_a_roll_up_that_lists_very_deep_directories_fails_its_run_alone(

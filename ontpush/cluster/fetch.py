@@ -11,6 +11,7 @@ from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.listing import DIFFERENT, LINK, SAME, Saw
 from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
+from ontpush.engine.look import names_in
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
 from ontpush.facts.names import from_rsync, human_size
@@ -106,14 +107,15 @@ def fetch_young_anew(stage: bytes, rollups: Iterable[bytes]) -> None:
 def clear_stage(stage: bytes, runs: FrozenSet[bytes]) -> None:
     """Remove the roll-ups of runs that are no more. OSError."""
     kept = {os.path.join(stage, run, ROLLUP) for run in runs}
-    for directory, _, names in os.walk(stage, topdown=False):
-        if directory == os.path.join(stage, HEARTBEAT_DIRECTORY):
-            continue
-        for name in names:
-            path = os.path.join(directory, name)
-            if path not in kept:
+    found = [stage]
+    for directory in found:
+        names, below = names_in(directory)
+        found += (os.path.join(directory, name) for name in below)
+        if directory != os.path.join(stage, HEARTBEAT_DIRECTORY):
+            for path in {os.path.join(directory, name) for name in names} - kept:
                 os.unlink(path)
-        if directory != stage and not os.listdir(directory):
+    for directory in reversed(found[1:]):
+        if not os.listdir(directory):
             os.rmdir(directory)
 
 

@@ -29,6 +29,7 @@ from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
+from ontpush.facts.directories import make_directory
 from ontpush.facts.names import finished_name, for_json, human_size, human_time, plural, shown
 from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
@@ -318,7 +319,7 @@ class Pull:
         begun = time.monotonic()
         md5 = lists.rollup()
         if md5 != self._delivered():
-            os.makedirs(os.path.join(self._source.base, self._run), exist_ok=True)
+            make_directory(os.path.join(self._source.base, self._run))
             self._write(words.ROLLUP, lists.lines())
             self._has_published = True
         self.now = self.now._replace(rollup=md5)

@@ -6,12 +6,12 @@ has arrived: a done mark in a run is never one that the cluster does not have.
 
 import contextlib
 import os
-import shutil
 from typing import Iterable, Iterator, Mapping
 
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.send import Swapped, send, swap
 from ontpush.engine.transport import Transport
+from ontpush.facts.directories import make_directory, remove_directory
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import unwritable
 
@@ -30,13 +30,13 @@ def deliver(
     path = os.path.join(outbox, name)
     try:
         with _faults_told(outbox):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_directory(os.path.dirname(path))
             write_whole(path, lines)
             changed = os.stat(path).st_mtime_ns
         send(transport, outbox, name, only_over_another)
         return changed
     finally:
-        shutil.rmtree(outbox, ignore_errors=True)
+        remove_directory(outbox)
 
 
 def exchange(
@@ -52,20 +52,20 @@ def exchange(
     """
     if not files:
         return Swapped(set(), set())
-    shutil.rmtree(outbox, ignore_errors=True)  # what a killed tick left
+    remove_directory(outbox)  # what a killed tick left
     try:
         with _faults_told(outbox):
             _fill(outbox, files)
         return swap(transport, outbox, files, only_over_another, pretended)
     finally:
-        shutil.rmtree(outbox, ignore_errors=True)
+        remove_directory(outbox)
 
 
 def _fill(outbox: bytes, files: Mapping[bytes, bytes]) -> None:
     """Not forced to disk: there may be a thousand, and none is used after a crash."""
     for name, content in files.items():
         path = os.path.join(outbox, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_directory(os.path.dirname(path))
         with open(path, "xb") as file:
             file.write(content)
 

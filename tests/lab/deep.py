@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DEPTH = 1200
+# For a program that may call itself a few times only.
+DEEP = 300
+LEVELS = "d/" * DEEP
 
 
 @contextlib.contextmanager
-def deep_directory(top: Path) -> Iterator[int]:
-    """Make `top/d/d/d/…`, DEPTH times `d`, for a while: the lowest one, as a file descriptor."""
+def deep_directory(top: Path, depth: int = DEPTH) -> Iterator[int]:
+    """Make `top/d/d/d/…`, `depth` times `d`, for a while: the lowest one, as a file descriptor."""
     top.mkdir()
     bottom = os.open(top, os.O_RDONLY)
     try:
-        for _ in range(DEPTH):
+        for _ in range(depth):
             os.mkdir("d", dir_fd=bottom)
             below = os.open("d", os.O_RDONLY, dir_fd=bottom)
             os.close(bottom)
