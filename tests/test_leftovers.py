@@ -207,6 +207,20 @@ def test_what_was_left_of_heartbeats_claims_and_requests_goes_once_a_day(
     assert other.exists()
 
 
+@pytest.mark.parametrize("what", ["whole", "left"])
+def test_what_is_no_copy_any_more_when_it_would_go_stays(
+    monitor: Program, data_file: Path, what: str
+) -> None:
+    left = left_of(data_file)
+    ticked(monitor)
+    changed = data_file if what == "whole" else left
+    changed.write_bytes(b"x")
+    monitor.put_clock_forward(2 * HOUR)
+    monitor.run("monitor")
+    assert left.exists()
+    assert removed(monitor) == []
+
+
 def test_no_file_that_was_of_a_run_goes_because_nobody_lists_it_now(
     program: Program, monitor: Program, run: SimulatedRun, data: Path, gridion: Path
 ) -> None:

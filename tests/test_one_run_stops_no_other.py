@@ -194,6 +194,24 @@ def test_a_fault_of_the_program_in_one_run_stops_no_other(
     assert is_done(arrived / faulty)
 
 
+def test_a_path_that_is_too_long_for_the_state_directory_fails_its_run_alone(
+    program: Program, runs: list[SimulatedRun], data: Path, arrived: Path
+) -> None:
+    assert runs
+    # SQLite takes a path of 512 bytes, and a path may have 4,096.
+    program.settings["state_dir"] = str(program.state.joinpath("s" * 100, "s" * 100))
+    long = data.joinpath(*["0" * 200] * 18, "0" * (200 - len(str(data)) // 2), "0" * 90)
+    (long / "pod5").mkdir(parents=True)
+    (long / "final_summary_x.txt").write_text("x=1\n")
+    ran = program.push(data, arrived, "--json")
+    states = [run["state"] for run in ran.runs.values()]
+    assert (ran.code, sorted(states)) == (1, ["done", "done", "failed"])
+    (error,) = ran.json["errors"]
+    assert error["run"] == str(long.relative_to(data))
+    assert "its path is too long for the state directory" in error["message"]
+    assert heartbeat(arrived)["runs"]
+
+
 def test_a_run_of_any_depth_arrives_and_stops_no_other(
     program: Program, runs: list[SimulatedRun], data: Path, arrived: Path
 ) -> None:

@@ -919,6 +919,38 @@ def test_a_run_of_any_depth_is_fetched_and_stops_no_other(
     assert sorted(facts["state"] for facts in pulled(login).values()) == ["done"]
 
 
+def test_a_path_that_is_too_long_here_stops_no_other_run_and_nothing_once_it_is_gone(
+    program: Program, run: SimulatedRun, login: Program
+) -> None:
+    run.write_all()
+    long = run.root.joinpath(*["l" * 200] * 15)
+    (long / "pod5").mkdir(parents=True)
+    (long / "final_summary_x.txt").write_text("x=1\n")
+    login.settings["state_dir"] = str(login.state.joinpath(*["s" * 200] * 5))
+    hashed(program, run.root)
+    for _ in range(2):
+        ran = login.run("pull", "--json")
+        assert ran.code == 1
+        assert [each["state"] for each in ran.runs.values()] == ["done", "new"]
+        (error,) = ran.json["errors"]
+        assert "is too long here" in error["message"]
+    shutil.rmtree(run.root / ("l" * 200))
+    hashed(program, run.root)
+    assert state(login) == "done"
+
+
+def test_the_place_of_roll_ups_may_be_a_link(
+    done: Path, run: SimulatedRun, program: Program, login: Program, tmp_path: Path
+) -> None:
+    stage = login.state / "pull" / "mk1c"
+    stage.rename(tmp_path / "elsewhere")
+    stage.symlink_to(tmp_path / "elsewhere")
+    run.late_file("pod5_pass/late.pod5")
+    hashed(program, run.root)
+    assert state(login) == "done"
+    assert (done / "pod5_pass/late.pod5").exists()
+
+
 def test_a_roll_up_that_lists_very_deep_directories_fails_its_run_alone(
     program: Program, run: SimulatedRun, login: Program
 ) -> None:

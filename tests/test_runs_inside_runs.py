@@ -294,6 +294,23 @@ def test_what_is_no_run_any_more_for_a_skipped_one_in_it_loses_its_mark(
     assert not (sequencer.run / "rsync.done").exists()
 
 
+def test_a_skipped_run_is_left_alone_also_where_a_mark_above_it_cannot_be_removed(
+    sequencer: Sequencer,
+) -> None:
+    assert sequencer.tick() == {"e/s/run": "done"}
+    next(sequencer.run.glob("final_summary*")).unlink()
+    sequencer.write("e/s/run/copy/pod5/a.pod5", "e/s/run/copy/rsync.skip")
+    (sequencer.program.modules / "sitecustomize.py").write_text(
+        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
+        " if os.fsencode(path).endswith(b'rsync.done'):\n"
+        "  raise PermissionError(13, 'Permission denied', path)\n"
+        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
+    )
+    runs = sequencer.program.pushed(sequencer.data, sequencer.arrived)
+    assert runs["e/s/run/copy"]["state"] == "skipped"
+    assert "cannot be removed: Permission denied" in "".join(sequencer.program.told("WARN"))
+
+
 def test_a_plan_says_what_a_tick_does_with_runs_that_come_to_lie_in_one(
     sequencer: Sequencer,
 ) -> None:

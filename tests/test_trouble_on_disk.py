@@ -178,6 +178,42 @@ def test_something_in_the_place_of_the_outbox_is_told(
     program.pushed(data, arrived)
 
 
+def test_a_link_in_the_place_of_the_outbox_leads_to_nothing_that_goes(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.state.mkdir()
+    (program.state / "outbox").symlink_to(data)
+    before = snapshot(run.path)
+    program.push(data, arrived)
+    assert snapshot(run.path, without=["md5sum", "rsync.done"]) == before
+    (program.state / "outbox").unlink()
+    (state,) = program.pushed(data, arrived).values()
+    assert state["state"] == "done"
+
+
+def test_what_cannot_be_removed_from_the_outbox_is_in_nobodys_way(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.pushed(data, arrived)
+    left = program.state / "outbox" / ".ontpush" / ".nfs01"
+    left.parent.mkdir(parents=True)
+    for path in (left, left.with_name("owner"), left.with_name("lab.json")):
+        path.touch()
+    (program.modules / "sitecustomize.py").write_text(
+        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
+        " if os.fsencode(path).endswith(b'.nfs01'):\n"
+        "  raise OSError(16, 'Device or resource busy', path)\n"
+        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
+    )
+    run.late_file("pod5_pass/late.pod5")
+    program.pushed(data, arrived)
+    assert is_done(arrived / run.path.relative_to(data))
+    assert left.exists()
+    shutil.rmtree(program.state / "outbox")
+
+
 @pytest.mark.parametrize("options", [[], ["-n"]])
 def test_a_full_disk_under_the_temporary_files_is_named(
     program: Program, data: Path, arrived: Path, options: list[str]

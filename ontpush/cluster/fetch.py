@@ -3,6 +3,7 @@
 The same calls as a push, in the other direction: the key there can read and nothing else.
 """
 
+import contextlib
 import os
 from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
@@ -14,7 +15,7 @@ from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
 from ontpush.engine.look import names_in
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
-from ontpush.facts.names import from_rsync, human_size
+from ontpush.facts.names import from_rsync, human_size, shown
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP
 
@@ -90,7 +91,11 @@ def fetch_rollups(
     worse = list(filter(is_of_rsync, complaints))
     if len(runs - came) > sum(map(has_vanished, complaints)):
         worse += complaints or [f"it is more than {human_size(limits.LARGEST_ROLLUP)}"]
-    return {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}, next(iter(worse), None)
+    rollups = {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}
+    # rsync, which is there already, writes below longer paths than one can ask for.
+    beyond = [run for run, path in rollups.items() if not os.path.lexists(path)]
+    worse += (f"the path of {shown(run)} is too long here" for run in beyond)
+    return {run: rollups[run] for run in rollups if run not in beyond}, next(iter(worse), None)
 
 
 def fetch_young_anew(stage: bytes, rollups: Iterable[bytes]) -> None:
@@ -106,16 +111,20 @@ def fetch_young_anew(stage: bytes, rollups: Iterable[bytes]) -> None:
 
 def clear_stage(stage: bytes, runs: FrozenSet[bytes]) -> None:
     """Remove the roll-ups of runs that are no more. OSError."""
+    stage = os.path.realpath(stage)
     kept = {os.path.join(stage, run, ROLLUP) for run in runs}
     found = [stage]
     for directory in found:
-        names, below = names_in(directory)
+        try:
+            names, below = names_in(directory)
+        except OSError:  # its path is too long here: see `fetch_rollups`
+            continue
         found += (os.path.join(directory, name) for name in below)
         if directory != os.path.join(stage, HEARTBEAT_DIRECTORY):
             for path in {os.path.join(directory, name) for name in names} - kept:
                 os.unlink(path)
     for directory in reversed(found[1:]):
-        if not os.listdir(directory):
+        with contextlib.suppress(OSError):  # there is something in it
             os.rmdir(directory)
 
 

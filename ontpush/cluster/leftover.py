@@ -12,13 +12,15 @@ import time
 from itertools import islice
 from typing import Callable, Iterator, Tuple
 
+from ontpush.cluster import limits
 from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
+from ontpush.engine.allowance import TooMuch, allowance
+from ontpush.engine.copies import is_beginning
 from ontpush.engine.look import names_in
 from ontpush.facts.names import was_to_become
-from ontpush.facts.regular import starts_with
 from ontpush.facts.words import (
     DONE_MARK,
     HEARTBEAT_DIRECTORY,
@@ -79,9 +81,8 @@ def _is_left_by_pull(place: bytes, path: bytes, is_listed: Callable[[bytes], boo
         return False
     if _is_ours(path):
         return whole in (ROLLUP, DONE_MARK)
-    return (is_listed(whole) or os.path.basename(whole) in OWN_FILES) and starts_with(
-        place + whole, place + path
-    )
+    is_of_run = is_listed(whole) or os.path.basename(whole) in OWN_FILES
+    return is_of_run and is_beginning(place + path, place + whole)
 
 
 def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell: Tell) -> Standing:
@@ -94,7 +95,7 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
     left = tuple(
         path
         for path in standing.leftover
-        if _is_left_for_later(instrument.base, os.path.join(run, relative_path(path)), tell)
+        if _waits(instrument.base, os.path.join(run, relative_path(path)), _is_copy, tell)
     )
     return standing._replace(leftover=left)
 
@@ -109,32 +110,43 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
                 names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
         except OSError:  # not there; or it cannot be read, which is told as what it is
             continue
-        # A claim or request that never came whole is of nobody any more.
-        is_alone = directory != HEARTBEAT_DIRECTORY
+        may_go = _is_there if directory == HEARTBEAT_DIRECTORY else _is_of_nobody
         for name in filter(was_to_become, names):
-            _is_left_for_later(instrument.base, directory + b"/" + name, tell, is_alone)
+            _waits(instrument.base, directory + b"/" + name, may_go, tell)
 
 
-def _is_left_for_later(base: bytes, path: bytes, tell: Tell, is_alone: bool = False) -> bool:
-    """Remove it if it is what it seems, unless somebody has written it lately; whether it waits.
+def _is_copy(left: bytes, whole: bytes) -> bool:
+    """Whether it is one now, not only when the run was verified; or of our own."""
+    try:
+        with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
+            return _is_ours(left) or is_beginning(left, whole)
+    except TooMuch:
+        return False
 
-    `is_alone`: also where what it was to become is not there.
-    """
+
+def _is_there(_: bytes, whole: bytes) -> bool:
+    return stat.S_ISREG(os.lstat(whole).st_mode)
+
+
+def _is_of_nobody(*_: bytes) -> bool:
+    """A claim or request that never came whole is of nobody any more."""
+    return True
+
+
+def _waits(base: bytes, path: bytes, may_go: Callable[[bytes, bytes], bool], tell: Tell) -> bool:
+    """Remove it if it is what it seems, unless somebody has written it lately: then it waits."""
     directory, name = os.path.split(path)
-    whole = was_to_become(name) or name
     try:
         with opened_inside(base, directory) as opened:
-            found = os.stat(name, dir_fd=opened, follow_symlinks=False)
-            if whole == name or not _can_be_left(name, found):
-                return False
-            if not (is_alone or _is_ours(name)) and not stat.S_ISREG(
-                os.stat(whole, dir_fd=opened, follow_symlinks=False).st_mode
-            ):
+            left = path_of(opened) + b"/" + name
+            found = os.lstat(left)
+            if not _can_be_left(name, found):
                 return False
             if time.time() - found.st_ctime < _OLD_SECONDS:
                 return True
-            os.unlink(name, dir_fd=opened)
-            tell(path, _REMOVED)
+            if may_go(left, was_to_become(left) or left):
+                os.unlink(left)
+                tell(path, _REMOVED)
     except FileNotFoundError:
         pass  # gone already, or what it was to become is
     except OSError as error:

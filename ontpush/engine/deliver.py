@@ -5,6 +5,7 @@ has arrived: a done mark in a run is never one that the cluster does not have.
 """
 
 import contextlib
+import errno
 import os
 from typing import Iterable, Iterator, Mapping
 
@@ -13,7 +14,7 @@ from ontpush.engine.send import Swapped, send, swap
 from ontpush.engine.transport import Transport
 from ontpush.facts.directories import make_directory, remove_directory
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import unwritable
+from ontpush.facts.trouble import RunFailed, unwritable
 
 
 def deliver(
@@ -75,5 +76,10 @@ def _faults_told(outbox: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise RunFailed(
+                f"its path is too long for the state directory, {shown(outbox)}: shorten one of the"
+                " two"
+            ) from error
         advice = "nothing else may lie there, and this user must be able to write it"
         raise unwritable(shown(outbox), error, advice) from error

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from ontpush.engine.copies import is_beginning
 from ontpush.engine.look import is_ours, names_in
 from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
@@ -17,7 +18,7 @@ from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts.names import shown, was_to_become
-from ontpush.facts.regular import open_regular, starts_with
+from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import OWN_FILES, ROLLUP
 
@@ -237,13 +238,10 @@ class _Walk:
         whole = was_to_become(path)
         if whole is None:
             self.bad.append(Bad(path, "extra"))
-        elif os.path.basename(whole) in OWN_FILES or self._expected([whole]):
-            try:
-                is_copy = starts_with(self._run + b"/" + whole, self._run + b"/" + path)
-            except OSError:  # it is gone or whole by now, or nobody can tell
-                is_copy = False
-            if is_copy:
-                self._note_leftover(path)
+        elif (os.path.basename(whole) in OWN_FILES or self._expected([whole])) and is_beginning(
+            self._run + b"/" + path, self._run + b"/" + whole
+        ):
+            self._note_leftover(path)
 
     def _note_leftover(self, path: bytes) -> None:
         if len(self.leftover) < _MOST_LEFTOVERS:

@@ -81,7 +81,10 @@ class Visit:
     def _skip(self) -> None:
         reason = first_line(os.path.join(self.run.path, words.SKIP_MARK))
         self._log(words.LOG_SKIP, reason)
-        self._remove_marks_above()
+        try:
+            self._remove_marks_above()
+        except RunFailed as error:  # the run itself is left alone all the same
+            self._log(words.LOG_WARN, error.message)
         self._leave(words.SKIPPED)
 
     def _look_around(self) -> Optional[Look]:

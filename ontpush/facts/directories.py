@@ -16,15 +16,16 @@ def make_directory(path: bytes) -> None:
 
 
 def remove_directory(path: bytes) -> None:
-    """Remove a directory with all that is in it, as far as that can be done."""
-    found = [path]
+    """Remove a directory with all that is in it, as far as that can be done; a link stays."""
+    found = [] if os.path.islink(path) else [path]
     for directory in found:
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     found.append(entry.path)
                 else:
-                    os.unlink(entry.path)
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
     for directory in reversed(found):
         with contextlib.suppress(OSError):
             os.rmdir(directory)

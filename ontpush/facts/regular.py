@@ -20,14 +20,3 @@ def open_regular(path: bytes, through_links: bool = False) -> IO[bytes]:
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def starts_with(whole: bytes, part: bytes) -> bool:
-    """Whether the first bytes of a file are all that another holds. OSError."""
-    with open_regular(whole) as long, open_regular(part) as short:
-        while True:
-            block = short.read(1 << 20)
-            if not block:
-                return True
-            if long.read(len(block)) != block:
-                return False
