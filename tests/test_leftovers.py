@@ -104,6 +104,7 @@ def test_no_file_of_the_run_or_of_anybody_is_taken_for_what_a_transfer_left(
     run.write_all()
     run.late_file("pod5_pass/real.pod5")
     run.late_file("pod5_pass/.real.pod5.AbC123").chmod(0o600)
+    run.late_file("pod5_pass/md5sum")
     program.pushed(data, gridion)
     there = gridion / run.path.relative_to(data)
     folder = there / "pod5_pass"
@@ -112,7 +113,8 @@ def test_no_file_of_the_run_or_of_anybody_is_taken_for_what_a_transfer_left(
     left_at(folder / ".real.pod5.toolong", real)
     left_at(folder / ".real.pod5.backup", real, mode=0o644)  # rsync makes them for its user alone
     left_at(folder / ".real.pod5.before", real + b"more")
-    left_at(folder / "md5sum.ontpush-new", mode=0o644)  # what the run has under that name is sent
+    # What a run has under that name in a folder is sent.
+    left_at(folder / "md5sum.ontpush-new", (folder / "md5sum").read_bytes(), mode=0o644)
     left_at(there.parent / "md5sum")  # in no run
     left_at(there.parent / ".md5sum.backup")
     (folder / ".real.pod5.q2W9xz").symlink_to("real.pod5")

@@ -17,7 +17,7 @@ from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
-from ontpush.facts.names import shown, was_to_become
+from ontpush.facts.names import finished_name, shown, was_to_become
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import OWN_FILES, ROLLUP
@@ -238,10 +238,12 @@ class _Walk:
         whole = was_to_become(path)
         if whole is None:
             self.bad.append(Bad(path, "extra"))
-        elif (os.path.basename(whole) in OWN_FILES or self._expected([whole])) and is_beginning(
-            self._run + b"/" + path, self._run + b"/" + whole
-        ):
+        elif finished_name(path) == path and self._is_copy(path, whole):
             self._note_leftover(path)
+
+    def _is_copy(self, path: bytes, whole: bytes) -> bool:
+        is_of_run = os.path.basename(whole) in OWN_FILES or bool(self._expected([whole]))
+        return is_of_run and is_beginning(self._run + b"/" + path, self._run + b"/" + whole)
 
     def _note_leftover(self, path: bytes) -> None:
         if len(self.leftover) < _MOST_LEFTOVERS:
