@@ -318,6 +318,25 @@ def few_levels(program: Program) -> None:
     (program.modules / "sitecustomize.py").write_text("import sys\nsys.setrecursionlimit(200)\n")
 
 
+def instead_of_unlink(program: Program, end: str, does: str) -> None:
+    """Let the program do this, in Python, where it would remove a file whose path ends so."""
+    with (program.modules / "sitecustomize.py").open("a") as file:
+        file.write(f"""
+import os
+_unlink = os.unlink
+def unlink(path, *more, **how):
+    if os.fsencode(path).endswith({end.encode()!r}):
+        {does}
+    return _unlink(path, *more, **how)
+os.unlink = unlink
+""")
+
+
+def refuse_to_unlink(program: Program, end: str, number: int) -> None:
+    """Let the program fail to remove such a file, with this number of an error."""
+    instead_of_unlink(program, end, f"raise OSError({number}, os.strerror({number}), path)")
+
+
 def is_verified(run: Path) -> bool:
     """Whether the cluster vouches for the roll-up in the run, and that for the bytes."""
     if not (run / "rsync.verified").exists():

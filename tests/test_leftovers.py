@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,27 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun, snapshot
-from tests.program import Program, coreutils_agree, is_verified, wait_for
+from tests.program import Program, coreutils_agree, is_verified, refuse_to_unlink, wait_for
 from tests.test_monitor import HOUR, ticked
 
 BIG = 3_000_000
 SLOW = ("--bwlimit", "500k")
-# Removes nothing under such a name.
-REFUSES = """
-import errno, os
-_unlink = os.unlink
-def unlink(path, *more, **how):
-    if os.fsencode(path).endswith(b".q2W9xz"):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-    return _unlink(path, *more, **how)
-os.unlink = unlink
-"""
 
 
-def left_of(whole: Path) -> Path:
-    """The first half of a file as a killed rsync leaves it."""
+def left_of(whole: Path, folder: Path | None = None) -> Path:
+    """The first half of a file as a killed rsync leaves it, beside it or elsewhere."""
     content = whole.read_bytes()
-    return left_at(whole.with_name(f".{whole.name}.q2W9xz"), content[: len(content) // 2])
+    left = (folder or whole.parent) / f".{whole.name}.q2W9xz"
+    return left_at(left, content[: len(content) // 2])
 
 
 def left_at(path: Path, content: bytes = b"other", mode: int = 0o600) -> Path:
@@ -176,8 +168,7 @@ def test_what_cannot_be_removed_is_told_once_and_keeps_no_run_from_being_verifie
 ) -> None:
     left = left_of(data_file)
     monitor.put_clock_forward(2 * HOUR)
-    with (monitor.modules / "sitecustomize.py").open("a") as file:
-        file.write(REFUSES)
+    refuse_to_unlink(monitor, ".q2W9xz", errno.EROFS)
     ticked(monitor)
     ticked(monitor)
     assert left.exists()

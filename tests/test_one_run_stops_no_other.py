@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.deep import DEEP, LEVELS, deep_directory
+from tests.lab.deep import deep_files
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.program import RSYNC, Program, few_levels, is_done
 
@@ -216,12 +215,8 @@ def test_a_run_of_any_depth_arrives_and_stops_no_other(
     program: Program, runs: list[SimulatedRun], data: Path, arrived: Path
 ) -> None:
     few_levels(program)
-    deep = [runs[0].path / "pod5_pass/deep", data / "deep"]
-    with deep_directory(deep[0], DEEP) as in_run, deep_directory(deep[1], DEEP) as above_run:
-        os.mkdir("pod5", dir_fd=above_run)
-        for bottom, name in ((in_run, "x"), (above_run, "pod5/x")):
-            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+    with deep_files(runs[0].path / "pod5_pass/deep", data / "deep") as deep:
         states = {name: run["state"] for name, run in program.pushed(data, arrived).items()}
         assert sorted(states.values()) == ["done", "done", "waiting"]
-        for path in (deep[0] / LEVELS / "x", deep[1] / LEVELS / "pod5/x"):
+        for path in deep:
             assert (arrived / path.relative_to(data)).exists()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.deep import DEEP, LEVELS, deep_directory
+from tests.lab.deep import deep_files
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.oldrsync import OldRsync
@@ -24,6 +24,7 @@ from tests.program import (
     Program,
     coreutils_agree,
     few_levels,
+    instead_of_unlink,
     is_done,
     is_verified,
     mark,
@@ -32,6 +33,7 @@ from tests.program import (
     turn_a_bit,
     wait_for,
 )
+from tests.test_leftovers import left_of
 
 OURS = ["rsync.done", "rsync.verified", ".ontpush", "intermediate"]
 
@@ -905,15 +907,11 @@ def test_a_run_of_any_depth_is_fetched_and_stops_no_other(
     run.write_all()
     for each in (program, login):
         few_levels(each)
-    deep = [run.path / "pod5_pass/deep", run.root / "deep"]
-    with deep_directory(deep[0], DEEP) as in_run, deep_directory(deep[1], DEEP) as above_run:
-        os.mkdir("pod5", dir_fd=above_run)
-        for bottom, name in ((in_run, "x"), (above_run, "pod5/x")):
-            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+    with deep_files(run.path / "pod5_pass/deep", run.root / "deep") as deep:
         hashed(program, run.root)
         states = {name: facts["state"] for name, facts in pulled(login).items()}
         assert sorted(states.values()) == ["done", "waiting"]
-        for path in (deep[0] / LEVELS / "x", deep[1] / LEVELS / "pod5/x"):
+        for path in deep:
             assert (root / "mk1c" / path.relative_to(run.root)).exists()
     hashed(program, run.root)
     assert sorted(facts["state"] for facts in pulled(login).values()) == ["done"]
@@ -1294,7 +1292,7 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     run.late_file("pod5_pass/real.pod5")
     hashed(program, run.root)
     (there / "pod5_pass").mkdir(parents=True)
-    left = left_of_pull(next(run.path.glob("pod5_pass/*.pod5")), there)
+    left = left_of(next(run.path.glob("pod5_pass/*.pod5")), there / "pod5_pass")
     name = left.name[: -len("q2W9xz")]
     others = [there / "pod5_pass" / other for other in (".notes.q2W9xz", f"{name}toolong")]
     others += [there / "pod5_pass" / other for other in (f"{name}before", "md5sum.ontpush-new")]
@@ -1309,32 +1307,18 @@ def test_what_a_killed_transfer_left_goes_before_the_mark_and_no_file_of_the_run
     assert left.name in "".join(login.told("WARN"))
 
 
-def left_of_pull(whole: Path, there: Path) -> Path:
-    """The first half of a file of `pod5_pass`, as a killed rsync leaves it here."""
-    left = there / "pod5_pass" / f".{whole.name}.q2W9xz"
-    left.parent.mkdir(parents=True, exist_ok=True)
-    left.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    left.chmod(0o600)
-    return left
-
-
-# Removes nothing under such a name; or another was quicker.
-REFUSES = "    raise OSError(30, os.strerror(30), path)"
-IS_LATE = "    _unlink(path, *more, **how)"
-
-
-@pytest.mark.parametrize(("how", "is_told"), [(REFUSES, True), (IS_LATE, False)])
+@pytest.mark.parametrize(
+    ("does", "is_told"),
+    [("raise OSError(30, os.strerror(30), path)", True), ("_unlink(path)  # another did", False)],
+)
 def test_what_a_killed_transfer_left_keeps_no_run_from_being_done_where_it_cannot_be_removed(
-    program: Program, run: SimulatedRun, login: Program, there: Path, how: str, is_told: bool
+    program: Program, run: SimulatedRun, login: Program, there: Path, does: str, is_told: bool
 ) -> None:
     run.write_all()
     hashed(program, run.root)
-    left_of_pull(next(run.path.glob("pod5_pass/*.pod5")), there)
-    (login.modules / "sitecustomize.py").write_text(
-        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
-        f" if os.fsencode(path).endswith(b'.q2W9xz'):\n{how}\n"
-        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
-    )
+    (there / "pod5_pass").mkdir(parents=True)
+    left_of(next(run.path.glob("pod5_pass/*.pod5")), there / "pod5_pass")
+    instead_of_unlink(login, ".q2W9xz", does)
     assert state(login) == "done"
     assert is_done(there)
     assert ("cannot be removed: Read-only file system" in "".join(login.told("WARN"))) == is_told

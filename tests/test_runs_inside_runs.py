@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun, age
-from tests.program import Program, coreutils_agree, false_marks, is_done, mark, md5, rollup
+from tests.program import (
+    Program,
+    coreutils_agree,
+    false_marks,
+    is_done,
+    mark,
+    md5,
+    refuse_to_unlink,
+    rollup,
+)
 
 LEFT_OUT = "makes no run"
 
@@ -283,12 +293,17 @@ def test_a_skip_mark_inside_a_run_is_no_file_of_it(sequencer: Sequencer) -> None
     assert (sequencer.run / "old/rsync.skip").exists()
 
 
-def test_what_is_no_run_any_more_for_a_skipped_one_in_it_loses_its_mark(
-    sequencer: Sequencer,
-) -> None:
+def make_no_run_of_a_done_one(sequencer: Sequencer) -> None:
+    """Let a skipped run come to lie in it."""
     assert sequencer.tick() == {"e/s/run": "done"}
     next(sequencer.run.glob("final_summary*")).unlink()
     sequencer.write("e/s/run/copy/pod5/a.pod5", "e/s/run/copy/rsync.skip")
+
+
+def test_what_is_no_run_any_more_for_a_skipped_one_in_it_loses_its_mark(
+    sequencer: Sequencer,
+) -> None:
+    make_no_run_of_a_done_one(sequencer)
     sequencer.write("e/s/run/pod5/1.pod5", content="other")
     assert sequencer.tick() == {"e/s/run/copy": "skipped"}
     assert not (sequencer.run / "rsync.done").exists()
@@ -297,15 +312,8 @@ def test_what_is_no_run_any_more_for_a_skipped_one_in_it_loses_its_mark(
 def test_a_skipped_run_is_left_alone_also_where_a_mark_above_it_cannot_be_removed(
     sequencer: Sequencer,
 ) -> None:
-    assert sequencer.tick() == {"e/s/run": "done"}
-    next(sequencer.run.glob("final_summary*")).unlink()
-    sequencer.write("e/s/run/copy/pod5/a.pod5", "e/s/run/copy/rsync.skip")
-    (sequencer.program.modules / "sitecustomize.py").write_text(
-        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
-        " if os.fsencode(path).endswith(b'rsync.done'):\n"
-        "  raise PermissionError(13, 'Permission denied', path)\n"
-        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
-    )
+    make_no_run_of_a_done_one(sequencer)
+    refuse_to_unlink(sequencer.program, "rsync.done", errno.EACCES)
     runs = sequencer.program.pushed(sequencer.data, sequencer.arrived)
     assert runs["e/s/run/copy"]["state"] == "skipped"
     assert "cannot be removed: Permission denied" in "".join(sequencer.program.told("WARN"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 from tests.lab.cluster import RRSYNC, Cluster
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.small_disk import SmallDisk
-from tests.program import RSYNC, Program, Ran, coreutils_agree, is_done, rollup
+from tests.program import RSYNC, Program, Ran, coreutils_agree, is_done, refuse_to_unlink, rollup
 
 
 @pytest.fixture
@@ -201,12 +202,7 @@ def test_what_cannot_be_removed_from_the_outbox_is_in_nobodys_way(
     left.parent.mkdir(parents=True)
     for path in (left, left.with_name("owner"), left.with_name("lab.json")):
         path.touch()
-    (program.modules / "sitecustomize.py").write_text(
-        "import os\n_unlink = os.unlink\ndef unlink(path, *more, **how):\n"
-        " if os.fsencode(path).endswith(b'.nfs01'):\n"
-        "  raise OSError(16, 'Device or resource busy', path)\n"
-        " return _unlink(path, *more, **how)\nos.unlink = unlink\n"
-    )
+    refuse_to_unlink(program, ".nfs01", errno.EBUSY)
     run.late_file("pod5_pass/late.pod5")
     program.pushed(data, arrived)
     assert is_done(arrived / run.path.relative_to(data))

@@ -316,12 +316,12 @@ def test_a_file_that_a_directory_does_not_list_for_a_moment_is_passing(
     program: Program, sent: Path
 ) -> None:
     (program.modules / "sitecustomize.py").write_text(
-        "import ontpush.engine.look as look\n"
-        "_names_in = look.names_in\n"
+        "import ontpush.facts.directories as directories\n"
+        "_names_in = directories.names_in\n"
         "def _some(directory):\n"
         "    names, below = _names_in(directory)\n"
         "    return [name for name in names if not name.endswith(b'.pod5')], below\n"
-        "look.names_in = _some\n"
+        "directories.names_in = _some\n"
     )
     ran = program.run("verify", "--json", sent)
     assert {problem for _, problem in unread(ran)} == {"passing"}
@@ -346,13 +346,13 @@ def test_a_directory_that_cannot_be_read_is_told_as_what_it_is(
 ) -> None:
     (program.modules / "sitecustomize.py").write_text(
         "import errno, os\n"
-        "import ontpush.engine.look as look\n"
-        "_names_in = look.names_in\n"
+        "import ontpush.facts.directories as directories\n"
+        "_names_in = directories.names_in\n"
         "def _refuse(directory):\n"
         "    if directory.endswith(b'pod5_pass/'):\n"
         f"        raise OSError(errno.{error}, 'told', directory)\n"
         "    return _names_in(directory)\n"
-        "look.names_in = _refuse\n"
+        "directories.names_in = _refuse\n"
     )
     ran = program.run("verify", "--json", sent)
     assert (ran.code, ran.json["data"]["runs"]) == (code, [])

@@ -12,9 +12,9 @@ from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.listing import DIFFERENT, LINK, SAME, Saw
 from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
-from ontpush.engine.look import names_in
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
+from ontpush.facts.directories import walk
 from ontpush.facts.names import from_rsync, human_size, shown
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import HEARTBEAT_DIRECTORY, ROLLUP
@@ -93,9 +93,10 @@ def fetch_rollups(
         worse += complaints or [f"it is more than {human_size(limits.LARGEST_ROLLUP)}"]
     rollups = {run: os.path.join(stage, run, ROLLUP) for run in sorted(came)}
     # rsync, which is there already, writes below longer paths than one can ask for.
-    beyond = [run for run, path in rollups.items() if not os.path.lexists(path)]
+    there = {run: path for run, path in rollups.items() if os.path.lexists(path)}
+    beyond = sorted(rollups.keys() - there.keys())
     worse += (f"the path of {shown(run)} is too long here" for run in beyond)
-    return {run: rollups[run] for run in rollups if run not in beyond}, next(iter(worse), None)
+    return there, next(iter(worse), None)
 
 
 def fetch_young_anew(stage: bytes, rollups: Iterable[bytes]) -> None:
@@ -113,17 +114,13 @@ def clear_stage(stage: bytes, runs: FrozenSet[bytes]) -> None:
     """Remove the roll-ups of runs that are no more. OSError."""
     stage = os.path.realpath(stage)
     kept = {os.path.join(stage, run, ROLLUP) for run in runs}
-    found = [stage]
-    for directory in found:
-        try:
-            names, below = names_in(directory)
-        except OSError:  # its path is too long here: see `fetch_rollups`
-            continue
-        found += (os.path.join(directory, name) for name in below)
+    # What is passed over has a path that is too long here: see `fetch_rollups`.
+    found = list(walk(stage))
+    for directory, names in found:
         if directory != os.path.join(stage, HEARTBEAT_DIRECTORY):
             for path in {os.path.join(directory, name) for name in names} - kept:
                 os.unlink(path)
-    for directory in reversed(found[1:]):
+    for directory, _ in reversed(found[1:]):
         with contextlib.suppress(OSError):  # there is something in it
             os.rmdir(directory)
 

@@ -18,13 +18,12 @@ from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
 from ontpush.engine.allowance import TooMuch, allowance
-from ontpush.engine.copies import is_beginning
-from ontpush.engine.look import names_in
+from ontpush.engine.copies import is_beginning, is_copy
+from ontpush.facts.directories import walk
 from ontpush.facts.names import was_to_become
 from ontpush.facts.words import (
     DONE_MARK,
     HEARTBEAT_DIRECTORY,
-    OWN_FILES,
     OWNERS_DIRECTORY,
     REQUEST_DIRECTORY,
     ROLLUP,
@@ -50,39 +49,26 @@ def remove_leftovers(
     """
     with opened_inside(base, run) as opened:
         place = path_of(opened) + b"/"
-        for path in _unfinished_in(place):
-            if is_listed(path):
-                continue
-            try:
-                if _is_left_by_pull(place, path, is_listed):
-                    os.unlink(place + path)
-                    yield path, _REMOVED
-            except FileNotFoundError:  # a monitor was quicker
-                pass
-            except OSError as error:
-                yield path, _cannot_be_removed(error)
-
-
-def _unfinished_in(place: bytes) -> Iterator[bytes]:
-    waiting = [b""]
-    while waiting:
-        directory = waiting.pop()
-        try:
-            names, below = names_in(place + directory)
-        except OSError:  # gone meanwhile; and what cannot be read was told by whoever fetches there
-            continue
-        yield from (directory + name for name in names if was_to_become(directory + name))
-        waiting += [directory + name + b"/" for name in below]
+        for directory, names in walk(place):
+            for path in (os.path.join(directory, name)[len(place) :] for name in names):
+                if was_to_become(path) is None or is_listed(path):
+                    continue
+                try:
+                    if _is_left_by_pull(place, path, is_listed):
+                        os.unlink(place + path)
+                        yield path, _REMOVED
+                except FileNotFoundError:  # a monitor was quicker
+                    pass
+                except OSError as error:
+                    yield path, _cannot_be_removed(error)
 
 
 def _is_left_by_pull(place: bytes, path: bytes, is_listed: Callable[[bytes], bool]) -> bool:
-    whole = was_to_become(path) or path
     if not _can_be_left(path, os.lstat(place + path)):
         return False
     if _is_ours(path):
-        return whole in (ROLLUP, DONE_MARK)
-    is_of_run = is_listed(whole) or os.path.basename(whole) in OWN_FILES
-    return is_of_run and is_beginning(place + path, place + whole)
+        return was_to_become(path) in (ROLLUP, DONE_MARK)
+    return is_copy(place, path, is_listed)
 
 
 def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell: Tell) -> Standing:
@@ -95,7 +81,7 @@ def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell:
     left = tuple(
         path
         for path in standing.leftover
-        if _waits(instrument.base, os.path.join(run, relative_path(path)), _is_copy, tell)
+        if _waits(instrument.base, os.path.join(run, relative_path(path)), _is_copy_still, tell)
     )
     return standing._replace(leftover=left)
 
@@ -115,7 +101,7 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
             _waits(instrument.base, directory + b"/" + name, may_go, tell)
 
 
-def _is_copy(left: bytes, whole: bytes) -> bool:
+def _is_copy_still(left: bytes, whole: bytes) -> bool:
     """Whether it is one now, not only when the run was verified; or of our own."""
     try:
         with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):

@@ -10,17 +10,18 @@ import os
 import stat
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.engine.copies import is_beginning
-from ontpush.engine.look import is_ours, names_in
+from ontpush.engine.copies import is_copy
+from ontpush.engine.look import is_ours
 from ontpush.engine.mark import md5_of_rollup
 from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
+from ontpush.facts.directories import names_in
 from ontpush.facts.names import finished_name, shown, was_to_become
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
-from ontpush.facts.words import OWN_FILES, ROLLUP
+from ontpush.facts.words import ROLLUP
 
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 
@@ -235,15 +236,13 @@ class _Walk:
 
     def _not_expected(self, path: bytes) -> None:
         """What there is of a file that is still coming, or of one that never came, is no extra."""
-        whole = was_to_become(path)
-        if whole is None:
+        if was_to_become(path) is None:
             self.bad.append(Bad(path, "extra"))
-        elif finished_name(path) == path and self._is_copy(path, whole):
+        elif finished_name(path) == path and is_copy(self._run, path, self._is_listed):
             self._note_leftover(path)
 
-    def _is_copy(self, path: bytes, whole: bytes) -> bool:
-        is_of_run = os.path.basename(whole) in OWN_FILES or bool(self._expected([whole]))
-        return is_of_run and is_beginning(self._run + b"/" + path, self._run + b"/" + whole)
+    def _is_listed(self, path: bytes) -> bool:
+        return bool(self._expected([path]))
 
     def _note_leftover(self, path: bytes) -> None:
         if len(self.leftover) < _MOST_LEFTOVERS:

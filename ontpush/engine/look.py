@@ -20,6 +20,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 from ontpush.engine.ledger import GONE, LINK, Known, Ledger, Taken
 from ontpush.engine.settling import Seen, Settling
 from ontpush.engine.sums import new_md5
+from ontpush.facts.directories import names_in
 from ontpush.facts.names import finished_name, for_json, from_argument
 from ontpush.facts.times import mtime_ns
 from ontpush.facts.words import MARKS, OWN_FILES, SIDECAR_SUFFIX, VOUCHING_MARKS
@@ -400,20 +401,6 @@ class Looker:
 
 
 _UNKNOWN = Known(b"", None, None)
-
-
-def names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
-    """Sorted names of what is no directory, and the directories, in a directory. OSError."""
-    if not stat.S_ISDIR(os.lstat(directory).st_mode):
-        raise NotADirectoryError(directory)
-    os.lstat(directory + b"/.")  # may its files be asked for?
-    names: List[bytes] = []
-    directories: List[bytes] = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            (directories if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
-    names.sort()
-    return names, directories
 
 
 def is_ours(directory: bytes, name: bytes, names: List[bytes]) -> bool:

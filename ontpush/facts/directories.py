@@ -1,7 +1,39 @@
-"""Makes and removes directories however deep: the library's functions call themselves a level."""
+"""Lists, makes and removes directories however deep: the library calls itself for each level."""
 
 import contextlib
 import os
+import stat
+from typing import Iterator, List, Tuple
+
+
+def names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
+    """Sorted names of what is no directory, and the directories, in a directory. OSError."""
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        raise NotADirectoryError(directory)
+    os.lstat(directory + b"/.")  # may its files be asked for?
+    names: List[bytes] = []
+    directories: List[bytes] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            (directories if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+    names.sort()
+    return names, directories
+
+
+def walk(top: bytes) -> Iterator[Tuple[bytes, List[bytes]]]:
+    """Each directory, those above it first, with the names of what is no directory in it.
+
+    No link is followed, and what cannot be listed is passed over.
+    """
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            names, below = names_in(directory)
+        except OSError:
+            continue
+        yield directory, names
+        waiting += (os.path.join(directory, name) for name in below)
 
 
 def make_directory(path: bytes) -> None:
@@ -17,15 +49,9 @@ def make_directory(path: bytes) -> None:
 
 def remove_directory(path: bytes) -> None:
     """Remove a directory with all that is in it, as far as that can be done; a link stays."""
-    found = [] if os.path.islink(path) else [path]
-    for directory in found:
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    found.append(entry.path)
-                else:
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
-    for directory in reversed(found):
+    for directory, names in reversed(list(walk(path))):
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(directory, name))
         with contextlib.suppress(OSError):
             os.rmdir(directory)

@@ -11,7 +11,6 @@ from pathlib import Path
 DEPTH = 1200
 # For a program that may call itself a few times only.
 DEEP = 300
-LEVELS = "d/" * DEEP
 
 
 @contextlib.contextmanager
@@ -30,3 +29,14 @@ def deep_directory(top: Path, depth: int = DEPTH) -> Iterator[int]:
         os.close(bottom)
         # Python's own rmtree goes down by calling itself.
         subprocess.run(["rm", "-rf", top], check=True)
+
+
+@contextlib.contextmanager
+def deep_files(in_run: Path, above_run: Path) -> Iterator[list[Path]]:
+    """A file DEEP levels below one directory, and a run so deep below another: the two files."""
+    with deep_directory(in_run, DEEP) as first, deep_directory(above_run, DEEP) as second:
+        os.mkdir("pod5", dir_fd=second)
+        for bottom, name in ((first, "x"), (second, "pod5/x")):
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+        levels = "d/" * DEEP
+        yield [in_run / levels / "x", above_run / levels / "pod5/x"]
