@@ -314,9 +314,42 @@ def test_a_skipped_run_is_left_alone_also_where_a_mark_above_it_cannot_be_remove
 ) -> None:
     make_no_run_of_a_done_one(sequencer)
     refuse_to_unlink(sequencer.program, "rsync.done", errno.EACCES)
-    runs = sequencer.program.pushed(sequencer.data, sequencer.arrived)
-    assert runs["e/s/run/copy"]["state"] == "skipped"
-    assert "cannot be removed: Permission denied" in "".join(sequencer.program.told("WARN"))
+    ran = sequencer.program.push(sequencer.data, sequencer.arrived, "--json")
+    assert ran.code == 1
+    assert ran.runs["e/s/run/copy"]["state"] == "skipped"
+    (error,) = ran.json["errors"]
+    assert error["run"] == "e/s/run"
+    assert "cannot be removed: Permission denied; move it away" in error["message"]
+
+
+@pytest.mark.parametrize("is_ledger_lost", [False, True])
+def test_what_has_lost_all_that_made_it_a_run_loses_its_mark(
+    sequencer: Sequencer, *, is_ledger_lost: bool
+) -> None:
+    sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
+    assert sequencer.tick()["e/s/run"] == "done"
+    remove_data(sequencer.run)
+    if is_ledger_lost:
+        sequencer.lose_the_ledger()
+    assert set(sequencer.tick()) == {"kept"}
+    assert not (sequencer.run / "rsync.done").exists()
+    assert is_done(sequencer.there)
+    (told,) = sequencer.program.told("WARN")
+    assert "e/s/run rsync.done vouched for no run of its own: removed" in told
+
+
+def test_hash_takes_the_mark_from_what_is_no_run_any_more(sequencer: Sequencer) -> None:
+    sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
+    assert sequencer.tick()["e/s/run"] == "done"
+    remove_data(sequencer.run)
+    assert sequencer.program.run("hash", "--all", sequencer.data).code == 0
+    assert not (sequencer.run / "rsync.done").exists()
+
+
+def remove_data(run: Path) -> None:
+    """Free most of its space, so that nothing tells that it is a run."""
+    shutil.rmtree(run / "pod5")
+    next(run.glob("final_summary*")).unlink()
 
 
 def test_a_plan_says_what_a_tick_does_with_runs_that_come_to_lie_in_one(

@@ -1,10 +1,11 @@
 """`hash`: checksums only; the roll-up, and by default the sidecars, of each run."""
 
 import os
+from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ontpush.engine.carry import slices
-from ontpush.engine.find import Found, find_runs, open_run
+from ontpush.engine.find import Found, find_runs, left_out, open_run
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere, require_own_state
 from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
@@ -13,7 +14,7 @@ from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_asid
 from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import Rules, exclusion
-from ontpush.engine.mark import md5_of_rollup, remove_marks
+from ontpush.engine.mark import disown, md5_of_rollup, remove_marks
 from ontpush.engine.progress import InHand, Progress
 from ontpush.engine.reread import each_doubted, read_again, renew_sidecar
 from ontpush.engine.rollup import line_for, md5_and_size, write_whole
@@ -142,7 +143,16 @@ def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str
         work.log.event(LOG_WARN, path, why)
         unsent.append(f"{shown(below(path, source))}: {why}")
 
-    founds = list(find_runs(source, troubles.append, lambda folder: pass_over(folder, LEFT_OUT)))
+    def no_run(found: Found) -> None:
+        for folder in left_out(found):
+            pass_over(folder, LEFT_OUT)
+        try:
+            disown(found, partial(work.log.event, LOG_WARN))
+        except RunFailed as error:
+            work.log.event(LOG_FAIL, found.path, error.message)
+            troubles.append(error)
+
+    founds = list(find_runs(source, troubles.append, no_run))
     for path in hidden_runs(source):
         pass_over(path, HIDDEN)
     check_source(work.ledger, source)

@@ -4,11 +4,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.engine.claims import refuse_contested
-from ontpush.engine.find import Found
+from ontpush.engine.find import Found, left_out
 from ontpush.engine.gone import require_own_state
 from ontpush.engine.hashing import Hashing
 from ontpush.engine.heartbeat import run_facts
@@ -172,7 +171,12 @@ def _preview(tick: Tick) -> Round:
         troubles.append(error)
 
     reports: List[RunReport] = []
-    for found in search(tick, complain, partial(pass_over, tick)):
+
+    def no_run(found: Found) -> None:
+        for folder in left_out(found):
+            pass_over(tick, folder, words.LEFT_OUT)
+
+    for found in search(tick, complain, no_run):
         try:
             reports.append(_preview_run(tick, found))
         except RunFailed as error:

@@ -26,25 +26,25 @@ class Found(NamedTuple):
 
 
 def find_runs(
-    source: bytes, complain: Complain, left_out: Callable[[bytes], None] = lambda _: None
+    source: bytes, complain: Complain, no_run: "Callable[[Found], None]" = lambda _: None
 ) -> Iterator[Found]:
     """Every run below the absolute `source`, in order of path.
 
     Which directories are runs is a function of what lies on disk now. A directory that cannot be
     read is told to `complain`, its absolute path as the run, and passed over; one that has just
-    gone is passed over in silence, as is a symbolic link. A data folder that makes no run, because
-    runs lie beside it, is told to `left_out`.
+    gone is passed over in silence, as is a symbolic link. Each directory below the source that is
+    neither a run nor part of one is told to `no_run`.
     """
     waiting = [source]
     while waiting:
         directory = waiting.pop()
         entries = _listed(directory, complain)
-        if directory != source and is_run(entries):
-            if _is_written_by_minknow(entries) or not _holds_runs(entries):
-                yield Found(directory, entries)
+        found = Found(directory, entries)
+        if directory != source:
+            if is_run(entries) and (_is_written_by_minknow(entries) or not _holds_runs(entries)):
+                yield found
                 continue
-            for folder in filter(_is_data, entries):
-                left_out(folder.path)
+            no_run(found)
         waiting += sorted(_to_search(entries, directory == source), reverse=True)
 
 
@@ -106,6 +106,11 @@ def is_run(entries: "List[os.DirEntry[bytes]]") -> bool:
 
 def _is_data(entry: "os.DirEntry[bytes]") -> bool:
     return is_data_folder(entry.name) and entry.is_dir(follow_symlinks=False)
+
+
+def left_out(found: Found) -> List[bytes]:
+    """The data folders in a directory that is no run, because runs lie beside them."""
+    return [entry.path for entry in filter(_is_data, found.entries)]
 
 
 def final_summaries(found: Found) -> List[bytes]:

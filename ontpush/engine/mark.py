@@ -3,13 +3,14 @@
 import calendar
 import os
 import time
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
+from ontpush.engine.find import Found
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed
-from ontpush.facts.words import DONE_MARK, ROLLUP
+from ontpush.facts.words import DONE_MARK, NO_RUN_OF_ITS_OWN, ROLLUP, VOUCHING_MARKS
 
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
 
@@ -80,6 +81,20 @@ def remove_marks(directory: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
                 f" {error.strerror}; move it away"
             ) from error
         yield path
+
+
+def disown(found: Found, tell: Callable[[bytes, str], None]) -> None:
+    """Remove the marks in a directory that is no run, or none any more. RunFailed.
+
+    Nobody looks at its files. Each that was there is told, after the directory's path.
+    """
+    names = [entry.name for entry in found.entries if entry.name in VOUCHING_MARKS]
+    try:
+        for name in remove_marks(found.path, names):
+            tell(found.path, f"{shown(name)} {NO_RUN_OF_ITS_OWN}")
+    except RunFailed as error:
+        error.run = found.path
+        raise
 
 
 def date_of(mark: Dict[str, str]) -> Optional[float]:

@@ -2,16 +2,18 @@
 
 import os
 import sqlite3
+from functools import partial
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.claims import give_way
-from ontpush.engine.find import Complain, Found, find_runs
+from ontpush.engine.find import Complain, Found, find_runs, left_out
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
 from ontpush.engine.heartbeat import send_heartbeat
 from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
+from ontpush.engine.mark import disown
 from ontpush.engine.tick import Tick
 from ontpush.engine.visit import Visit
 from ontpush.facts.names import below, shown
@@ -63,7 +65,7 @@ def go_round(tick: Tick) -> Round:
 
     founds: List[Found] = []
     try:
-        founds = search(tick, complain, passed_over)
+        founds = _sort_out(tick, complain, passed_over)
     except SourceLost as error:
         tick.log.event(LOG_FAIL, b"", error.message)
         troubles.append(error)
@@ -85,6 +87,22 @@ def go_round(tick: Tick) -> Round:
     return Round(_as_they_are_now(tick, reports, lost), troubles + lost)
 
 
+def _sort_out(
+    tick: Tick, complain: Complain, passed_over: Callable[[bytes, str], None]
+) -> List[Found]:
+    """Every run; what is none has lost its marks then. SourceLost."""
+
+    def no_run(found: Found) -> None:
+        for folder in left_out(found):
+            passed_over(folder, LEFT_OUT)
+        try:
+            disown(found, partial(pass_over, tick))
+        except RunFailed as error:
+            complain(error)
+
+    return search(tick, complain, no_run)
+
+
 def _as_they_are_now(tick: Tick, reports: List[RunReport], lost: List[Trouble]) -> List[RunReport]:
     """A run may have lost its place after its visit."""
     runs = {each.run for each in lost}
@@ -97,7 +115,7 @@ def _as_they_are_now(tick: Tick, reports: List[RunReport], lost: List[Trouble]) 
 
 
 def pass_over(tick: Tick, path: bytes, why: str) -> None:
-    """Tell of what looks like data and is sent by no run."""
+    """Tell of something that is no run and part of none."""
     tick.log.event(LOG_WARN, below(path, tick.source), why)
 
 
@@ -115,21 +133,18 @@ def _lost(tick: Tick) -> List[Trouble]:
     return []
 
 
-def search(
-    tick: Tick, complain: Complain, passed_over: Callable[[bytes, str], None]
-) -> List[Found]:
+def search(tick: Tick, complain: Complain, no_run: Callable[[Found], None]) -> List[Found]:
     """Every run below the source. The ledger has each of them then, and no other as there.
 
-    SourceLost.
+    What is told to `complain` and `no_run` is said in `find_runs`. SourceLost.
     """
-    folders: List[bytes] = []
     unread: List[RunFailed] = []
 
     def cannot_read(error: RunFailed) -> None:
         unread.append(error)
         complain(error)
 
-    founds = list(find_runs(tick.source, cannot_read, folders.append))
+    founds = list(find_runs(tick.source, cannot_read, no_run))
     check_source(tick.ledger, tick.source)
     paths = {found.path for found in founds}
     known = tick.ledger.runs(tick.source)
@@ -138,8 +153,6 @@ def search(
     with tick.ledger.writing():
         for path in paths - {record.path for record in known}:
             _take_up(tick, path)
-    for folder in folders:
-        passed_over(folder, LEFT_OUT)
     return founds
 
 

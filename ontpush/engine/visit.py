@@ -81,10 +81,6 @@ class Visit:
     def _skip(self) -> None:
         reason = first_line(os.path.join(self.run.path, words.SKIP_MARK))
         self._log(words.LOG_SKIP, reason)
-        try:
-            self._remove_marks_above()
-        except RunFailed as error:  # the run itself is left alone all the same
-            self._log(words.LOG_WARN, error.message)
         self._leave(words.SKIPPED)
 
     def _look_around(self) -> Optional[Look]:
@@ -156,7 +152,7 @@ class Visit:
                 )
 
     def _remove_marks_above(self) -> None:
-        """What has a run below it is none any more, and nobody looks at its own files."""
+        """The search did that, but for what it could not: beside such a mark no run is safe."""
         above = directories_above(self.run.relative)
         paths = [directory + b"/" + name for directory in above for name in words.VOUCHING_MARKS]
         self._remove_marks(self._tick.source, paths)
