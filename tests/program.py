@@ -337,6 +337,20 @@ def refuse_to_unlink(program: Program, end: str, number: int) -> None:
     instead_of_unlink(program, end, f"raise OSError({number}, os.strerror({number}), path)")
 
 
+def refuse_to_open(program: Program, end: str) -> None:
+    """Let the program, which root runs here, have no right to open such a file."""
+    with (program.modules / "sitecustomize.py").open("a") as file:
+        file.write(f"""
+import errno, os
+_open = os.open
+def refusing(path, *more, **how):
+    if os.fsencode(path).endswith({end.encode()!r}):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return _open(path, *more, **how)
+os.open = refusing
+""")
+
+
 def is_verified(run: Path) -> bool:
     """Whether the cluster vouches for the roll-up in the run, and that for the bytes."""
     if not (run / "rsync.verified").exists():

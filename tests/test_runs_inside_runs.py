@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.program import (
     is_done,
     mark,
     md5,
+    refuse_to_open,
     refuse_to_unlink,
     rollup,
 )
@@ -338,12 +340,73 @@ def test_what_has_lost_all_that_made_it_a_run_loses_its_mark(
     assert "e/s/run rsync.done vouched for no run of its own: removed" in told
 
 
+def test_of_a_mark_that_cannot_be_read_in_what_is_no_run_any_more_somebody_is_told(
+    sequencer: Sequencer,
+) -> None:
+    sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
+    sequencer.tick()
+    remove_data(sequencer.run)
+    refuse_to_open(sequencer.program, "rsync.done")
+    ran = sequencer.program.push(sequencer.data, sequencer.arrived, "--json")
+    (error,) = ran.json["errors"]
+    assert (ran.code, error["run"]) == (1, "e/s/run")
+    assert "rsync.done may vouch for no run of its own and cannot be read: Perm" in error["message"]
+
+
+def test_a_link_or_directory_with_the_name_of_a_mark_is_none(sequencer: Sequencer) -> None:
+    sequencer.write("elsewhere/pod5/a.pod5", content="rollup: 0")
+    odd = [sequencer.data / "e/rsync.done", sequencer.data / "e/s/rsync.verified"]
+    odd[0].symlink_to("../elsewhere/pod5/a.pod5")
+    odd[1].mkdir()
+    runs = sequencer.program.pushed(sequencer.data, sequencer.arrived)
+    assert runs["e/s/run"]["state"] == "done"
+    assert odd[0].is_symlink()
+    assert odd[1].is_dir()
+
+
 def test_hash_takes_the_mark_from_what_is_no_run_any_more(sequencer: Sequencer) -> None:
     sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
     assert sequencer.tick()["e/s/run"] == "done"
     remove_data(sequencer.run)
     assert sequencer.program.run("hash", "--all", sequencer.data).code == 0
     assert not (sequencer.run / "rsync.done").exists()
+
+
+def test_hash_leaves_word_of_a_mark_that_stays_and_calls_it_no_run(sequencer: Sequencer) -> None:
+    sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
+    sequencer.tick()
+    remove_data(sequencer.run)
+    refuse_to_unlink(sequencer.program, "rsync.done", errno.EACCES)
+    assert sequencer.program.run("hash", "--all", sequencer.data).code == 1
+    heartbeat = json.loads(next(sequencer.data.glob(".ontpush/*.json")).read_text())
+    assert [run["run"] for run in heartbeat["runs"]] == ["kept"]
+    (error,) = heartbeat["errors"]
+    assert error.startswith("e/s/run: rsync.done vouches for no run of its own and cannot be")
+
+
+@pytest.mark.parametrize("lost", [["rsync.done"], ["md5sum"], ["rsync.done", "md5sum"]])
+def test_after_the_ledger_was_lost_no_mark_is_believed_that_the_destination_has_not(
+    sequencer: Sequencer, lost: list[str]
+) -> None:
+    assert sequencer.tick() == {"e/s/run": "done"}
+    for name in lost:
+        (sequencer.there / name).unlink()
+    sequencer.lose_the_ledger()
+    assert sequencer.tick() == {"e/s/run": "done"}
+    assert is_done(sequencer.there)
+
+
+def test_a_mark_put_back_is_not_believed_where_the_one_there_was_retracted(
+    sequencer: Sequencer,
+) -> None:
+    assert sequencer.tick() == {"e/s/run": "done"}
+    kept = (sequencer.run / "rsync.done").read_bytes()
+    outer_run(sequencer)
+    assert sequencer.tick() == {"e": "done"}
+    no_outer_run(sequencer)
+    (sequencer.run / "rsync.done").write_bytes(kept)
+    assert sequencer.tick() == {"e/s/run": "done"}
+    assert is_done(sequencer.there)
 
 
 def remove_data(run: Path) -> None:

@@ -8,7 +8,7 @@ from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, left_out, open_run
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere, require_own_state
 from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
-from ontpush.engine.heartbeat import LeftHeartbeat, run_facts
+from ontpush.engine.heartbeat import LeftHeartbeat, at_large, run_facts
 from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import FileRecord, Ledger, RunRecord, damage_set_aside, open_ledger
 from ontpush.engine.lock import only_one
@@ -111,8 +111,11 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 check_source(ledger, source)
                 note_gone_elsewhere(ledger, source)
         if heartbeat and source:
-            runs = _runs_left(source, hashed, skipped, troubles)
-            heartbeat.leave(1 if troubles else 0, runs, unsent)
+            visited = {found.path for found in founds}
+            failed = [each for each in troubles if each.run in visited]
+            errors = at_large(troubles, visited, source)
+            runs = _runs_left(source, hashed, skipped, failed)
+            heartbeat.leave(1 if troubles else 0, errors, runs, unsent)
     return Result(
         "hash",
         lambda: {"runs": [_facts(each) for each in hashed]},
@@ -143,16 +146,19 @@ def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str
         work.log.event(LOG_WARN, path, why)
         unsent.append(f"{shown(below(path, source))}: {why}")
 
+    def complain(error: RunFailed) -> None:
+        work.log.event(LOG_FAIL, error.run or b"", error.message)
+        troubles.append(error)
+
     def no_run(found: Found) -> None:
         for folder in left_out(found):
             pass_over(folder, LEFT_OUT)
         try:
-            disown(found, partial(work.log.event, LOG_WARN))
+            disown(found.path, found.names, partial(work.log.event, LOG_WARN))
         except RunFailed as error:
-            work.log.event(LOG_FAIL, found.path, error.message)
-            troubles.append(error)
+            complain(error)
 
-    founds = list(find_runs(source, troubles.append, no_run))
+    founds = list(find_runs(source, complain, no_run))
     for path in hidden_runs(source):
         pass_over(path, HIDDEN)
     check_source(work.ledger, source)
@@ -258,11 +264,13 @@ def _write_rollup(ledger: Ledger, record: RunRecord, unsettled: int) -> None:
 
 
 def _runs_left(
-    source: bytes, hashed: List[_Hashed], skipped: List[bytes], troubles: List[Trouble]
+    source: bytes, hashed: List[_Hashed], skipped: List[bytes], failed: List[Trouble]
 ) -> List[Dict[str, Any]]:
     """How every run stands, for whoever pulls; those in trouble by what it was."""
-    failed = [(each.run, FAILED, each.message) for each in troubles if each.run]
-    runs = [*failed, *((run, SKIPPED, None) for run in skipped)]
+    runs = [
+        *((each.run or b"", FAILED, each.message) for each in failed),
+        *((run, SKIPPED, None) for run in skipped),
+    ]
     return [
         *(
             {"run": for_json(below(run, source)), "state": state, "error": error}

@@ -192,8 +192,7 @@ def _preview_run(tick: Tick, found: Found) -> RunReport:
     record = ledger.run(found.path)
     if record is None:
         raise LedgerDamaged(f"{shown(ledger.path)}: lost a run just written")
-    names = {entry.name for entry in found.entries}
-    if words.SKIP_MARK in names:
+    if words.SKIP_MARK in found.names:
         return RunReport(record._replace(state=words.SKIPPED), 0, 0)
     destination = tick.transport.destination.text
     refuse_contested(tick, record)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from typing import Callable, Iterator, List, NamedTuple
+from typing import Callable, Iterator, List, NamedTuple, Set
 
 from ontpush.engine.allowance import counted
 from ontpush.facts.minknow import (
@@ -23,6 +23,11 @@ class Found(NamedTuple):
 
     path: bytes
     entries: "List[os.DirEntry[bytes]]"
+
+    @property
+    def names(self) -> Set[bytes]:
+        """The names of all that."""
+        return {entry.name for entry in self.entries}
 
 
 def find_runs(
@@ -74,7 +79,7 @@ def _holds_runs(entries: "List[os.DirEntry[bytes]]") -> bool:
 def _listed(directory: bytes, complain: Complain) -> "List[os.DirEntry[bytes]]":
     try:
         return list_directory(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         advice = "; give this user the right to read it" if error.errno == errno.EACCES else ""

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Collection, Dict, Iterable, List, NamedTuple
 
 from ontpush import __version__
 from ontpush.engine.claims import claim_of
@@ -21,7 +21,7 @@ from ontpush.engine.mark import date_text
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.tick import Tick
 from ontpush.facts.names import below, for_json, shown
-from ontpush.facts.trouble import RunFailed, unwritable
+from ontpush.facts.trouble import RunFailed, Trouble, unwritable
 from ontpush.facts.words import BELL_SUFFIX, DONE, HEARTBEAT_DIRECTORY, OWNER
 
 _MOST_UNSENT = 10
@@ -81,9 +81,11 @@ class LeftHeartbeat:
         self._path = os.path.join(source, heartbeat_name(instrument))
         self._touched_at = time.monotonic()
 
-    def leave(self, exit_code: int, runs: List[Dict[str, Any]], unsent: List[str]) -> None:
+    def leave(
+        self, exit_code: int, errors: List[str], runs: List[Dict[str, Any]], unsent: List[str]
+    ) -> None:
         """Write how the call left its runs. Trouble."""
-        facts = heartbeat_facts(self._instrument, exit_code, [], runs)
+        facts = heartbeat_facts(self._instrument, exit_code, errors, runs)
         facts.update(_disk(self._source), unsent=unsent[:_MOST_UNSENT])
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -111,6 +113,16 @@ def heartbeat_facts(
         "errors": errors,
         "runs": runs,
     }
+
+
+def at_large(troubles: Iterable[Trouble], visited: Collection[bytes], source: bytes) -> List[str]:
+    """The troubles that are of none of the runs visited, which are given by absolute path."""
+    paths = [(os.path.join(source, each.run or b""), each) for each in troubles]
+    return [
+        f"{shown(below(path, source))}: {each.message}" if each.run else each.message
+        for path, each in paths
+        if path not in visited
+    ]
 
 
 def _disk(source: bytes) -> Dict[str, int]:

@@ -1,17 +1,19 @@
 """The done mark, `RUN/rsync.done`: it vouches for exactly one roll-up at one destination."""
 
 import calendar
+import errno
 import os
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
-from ontpush.engine.find import Found
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import DONE_MARK, NO_RUN_OF_ITS_OWN, ROLLUP, VOUCHING_MARKS
 
+# Gone, or a link, pipe, device or directory: no mark of ours.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)
 _DATE = "%Y-%m-%dT%H:%M:%S+00:00"
 
 
@@ -69,32 +71,44 @@ def remove_marks(directory: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
     """
     for path in paths:
         above, name = os.path.split(os.path.join(directory, path))
-        if "rollup" not in (read_mark(above, name) or {}):
-            continue
-        try:
-            os.unlink(os.path.join(above, name))
-        except (FileNotFoundError, IsADirectoryError):
-            continue
-        except OSError as error:
-            raise RunFailed(
-                f"{shown(path)} vouches for no run of its own and cannot be removed:"
-                f" {error.strerror}; move it away"
-            ) from error
-        yield path
+        if "rollup" in (read_mark(above, name) or {}) and _remove(above, name, path):
+            yield path
 
 
-def disown(found: Found, tell: Callable[[bytes, str], None]) -> None:
-    """Remove the marks in a directory that is no run, or none any more. RunFailed.
+def disown(directory: bytes, names: Iterable[bytes], tell: Callable[[bytes, str], None]) -> None:
+    """Remove the marks in a directory that is no run, or none any more, and holds these names.
 
-    Nobody looks at its files. Each that was there is told, after the directory's path.
+    Nobody looks at its files. Each mark that was there is told, after the directory. RunFailed
+    also where it cannot be known whether there is one: no byte waits for that here.
     """
-    names = [entry.name for entry in found.entries if entry.name in VOUCHING_MARKS]
+    for name in sorted(set(VOUCHING_MARKS).intersection(names)):
+        try:
+            mark = load_mark(directory, name)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                continue
+            raise RunFailed(
+                f"{shown(name)} may vouch for no run of its own and cannot be read:"
+                f" {error.strerror}; move it away",
+                directory,
+            ) from error
+        if "rollup" in mark and _remove(directory, name, name):
+            tell(directory, f"{shown(name)} {NO_RUN_OF_ITS_OWN}")
+
+
+def _remove(directory: bytes, name: bytes, called: bytes) -> bool:
+    """Remove a mark of no run of its own; whether it was still there. RunFailed."""
     try:
-        for name in remove_marks(found.path, names):
-            tell(found.path, f"{shown(name)} {NO_RUN_OF_ITS_OWN}")
-    except RunFailed as error:
-        error.run = found.path
-        raise
+        os.unlink(os.path.join(directory, name))
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    except OSError as error:
+        raise RunFailed(
+            f"{shown(called)} vouches for no run of its own and cannot be removed:"
+            f" {error.strerror}; move it away",
+            directory,
+        ) from error
+    return True
 
 
 def date_of(mark: Dict[str, str]) -> Optional[float]:

@@ -6,7 +6,7 @@ the destination: nothing is hashed again. Without one the roll-up tells what may
 
 import itertools
 import os
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, List, Optional, Set
 
 from ontpush.engine.carry import slices
 from ontpush.engine.ledger import FileRecord, Totals
@@ -35,7 +35,7 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
     that somebody touched since, or that are not to be seen at the destination, are hashed and
     compared anew, and everything else is compared with them. If the mark's counts do not fit the
     rest, something was put in a file's place: nothing is believed and all sums are taken again.
-    Trouble.
+    Nor is a mark that is not, with its roll-up, to be seen at the destination. Trouble.
     """
     ledger = tick.ledger
     mark = read_mark(run.path) or {}
@@ -43,7 +43,8 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
     with ledger.writing():
         ledger.believe_listed(run.id, made_ns)
     for files in slices(ledger.all_files, run.id):
-        doubtful = _touched(run, files, made_ns) + _not_seen_there(tick, run, files)
+        seen = _seen_there(tick, run, [file.path for file in files])
+        doubtful = _touched(run, files, made_ns) + [each for each in files if each.path not in seen]
         with ledger.writing():
             ledger.doubt(doubtful)
     totals = ledger.totals(run.id)
@@ -56,7 +57,9 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
         # sums of the old roll-up are no longer to be listed before the bytes were compared.
         with ledger.writing():
             ledger.doubt_deliveries(run.id)
-    return totals.unsent == 0
+        return False
+    own = {ROLLUP, DONE_MARK}
+    return _seen_there(tick, run, own) == own
 
 
 def _made_ns(run: RunInHand, mark: Dict[str, str]) -> int:
@@ -83,12 +86,12 @@ def _is_older(path: bytes, than_ns: int) -> bool:
         return False
 
 
-def _not_seen_there(tick: Tick, run: RunInHand, files: List[FileRecord]) -> List[FileRecord]:
-    """Files that do not lie there with this size and time: another key may lead elsewhere."""
-    names = [run.relative + b"/" + file.path for file in files]
+def _seen_there(tick: Tick, run: RunInHand, paths: Iterable[bytes]) -> Set[bytes]:
+    """Those that lie there with the same size and time: another key may lead elsewhere."""
+    names = [run.relative + b"/" + path for path in paths]
     with Comparing(tick.transport, tick.source, names, by_content=False) as comparing:
         comparing.finish()
-    return [file for file, name in zip(files, names) if name not in comparing.same]
+    return {name[len(run.relative) + 1 :] for name in comparing.same.intersection(names)}
 
 
 def _fits(mark: Dict[str, str], totals: Totals) -> bool:

@@ -9,7 +9,7 @@ from ontpush.engine.asked import wake_asked
 from ontpush.engine.claims import give_way
 from ontpush.engine.find import Complain, Found, find_runs, left_out
 from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
-from ontpush.engine.heartbeat import send_heartbeat
+from ontpush.engine.heartbeat import at_large, send_heartbeat
 from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Tokens
@@ -96,7 +96,7 @@ def _sort_out(
         for folder in left_out(found):
             passed_over(folder, LEFT_OUT)
         try:
-            disown(found, partial(pass_over, tick))
+            disown(found.path, found.names, partial(pass_over, tick))
         except RunFailed as error:
             complain(error)
 
@@ -229,13 +229,9 @@ def _beat(
 ) -> List[Trouble]:
     """Send the heartbeat, and hear in passing which of the runs at rest the cluster asks for."""
     visited = {report.record.path for report in reports}
-    at_large = [
-        f"{shown(each.run)}: {each.message}" if each.run else each.message
-        for each in troubles
-        if os.path.join(tick.source, each.run or b"") not in visited
-    ]
+    errors = at_large(troubles, visited, tick.source)
     try:
-        heard = send_heartbeat(tick, exit_code_of(troubles), at_large, unsent)
+        heard = send_heartbeat(tick, exit_code_of(troubles), errors, unsent)
         lost = give_way(tick, heard.another)
         if heard.bell:
             wake_asked(tick, [each for each in rested if each.path not in lost])

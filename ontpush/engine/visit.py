@@ -6,7 +6,7 @@ of all, and what has to be sent anew is taken out of the roll-up first.
 
 import os
 import time
-from typing import Any, Dict, Iterable, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set
 
 from ontpush import __version__
 from ontpush.engine.carry import Carried, carry
@@ -15,7 +15,6 @@ from ontpush.engine.confirm import confirm
 from ontpush.engine.counts import warning_of_counts
 from ontpush.engine.deliver import deliver
 from ontpush.engine.find import Found, final_summaries, list_directory
-from ontpush.engine.gone import directories_above
 from ontpush.engine.hashing import file_trouble
 from ontpush.engine.ledger import RunRecord
 from ontpush.engine.look import Look, Tokens
@@ -49,7 +48,6 @@ class Visit:
         self._tick = tick
         self._found = found
         self._known = known
-        self._names = {entry.name for entry in found.entries}
         relative = below(found.path, tick.source)
         self.run = RunInHand(record.id, found.path, relative)
         self.record = record
@@ -64,7 +62,7 @@ class Visit:
             self._skip()
 
     def _go(self) -> None:
-        if words.SKIP_MARK in self._names:
+        if words.SKIP_MARK in self._found.names:
             raise Skipped
         self._log(words.LOG_SCAN)
         look = self._look_around()
@@ -90,7 +88,7 @@ class Visit:
         if not is_known or self.record.claim is None:
             return self._first_look()
         was_done = self.record.state == words.DONE
-        if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._names:
+        if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._found.names:
             self._update(state=words.SENDING)
         unfinished = self.record.state in (words.NEW, words.SENDING, words.FAILED)
         full = unfinished or is_due(self.record) or self._seems_to_stall()
@@ -115,7 +113,6 @@ class Visit:
             self._update(state=words.NEW, rollup=None, done_at=None, first_sent_at=None)
         vouched = recover_listed(tick, run)
         look = self._take_stock(tick.ledger.tokens_of(run.id), full=True)
-        self._remove_marks_above()
         if not vouched:
             self._take_mark_back(False)
         self._retract(but_its_own=vouched is not None)
@@ -151,17 +148,6 @@ class Visit:
                     own,
                 )
 
-    def _remove_marks_above(self) -> None:
-        """The search did that, but for what it could not: beside such a mark no run is safe."""
-        above = directories_above(self.run.relative)
-        paths = [directory + b"/" + name for directory in above for name in words.VOUCHING_MARKS]
-        self._remove_marks(self._tick.source, paths)
-
-    def _remove_marks(self, directory: bytes, paths: Iterable[bytes]) -> None:
-        """Before those at the destination, so that none of them is ever believed again."""
-        for path in remove_marks(directory, paths):
-            self._log(words.LOG_WARN, f"{shown(path)} {words.NO_RUN_OF_ITS_OWN}")
-
     def _retract(self, but_its_own: bool = False) -> None:
         for directory in retract(self._tick, self.run, but_its_own):
             self._log(
@@ -181,7 +167,8 @@ class Visit:
                 f"left out, neither file nor link: {shown(below(path, self.run.path))}",
             )
         marks = look.marks if look else []
-        self._remove_marks(self.run.path, marks)
+        for path in remove_marks(self.run.path, marks):
+            self._log(words.LOG_WARN, f"{shown(path)} {words.NO_RUN_OF_ITS_OWN}")
         for path in marks:
             if os.path.lexists(os.path.join(self.run.path, path)):
                 self._log(words.LOG_WARN, f"left out, has the name of a mark: {shown(path)}")
