@@ -2,7 +2,7 @@
 
 import os
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 from ontpush.engine.carry import slices
 from ontpush.engine.find import Found, find_runs, left_out, open_run
@@ -112,9 +112,8 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 note_gone_elsewhere(ledger, source)
         if heartbeat and source:
             visited = {found.path for found in founds}
-            failed = [each for each in troubles if each.run in visited]
             errors = at_large(troubles, visited, source)
-            runs = _runs_left(source, hashed, skipped, failed)
+            runs = _runs_left(source, visited, hashed, skipped, troubles)
             heartbeat.leave(1 if troubles else 0, errors, runs, unsent)
     return Result(
         "hash",
@@ -264,13 +263,15 @@ def _write_rollup(ledger: Ledger, record: RunRecord, unsettled: int) -> None:
 
 
 def _runs_left(
-    source: bytes, hashed: List[_Hashed], skipped: List[bytes], failed: List[Trouble]
+    source: bytes,
+    visited: Set[bytes],
+    hashed: List[_Hashed],
+    skipped: List[bytes],
+    troubles: List[Trouble],
 ) -> List[Dict[str, Any]]:
     """How every run stands, for whoever pulls; those in trouble by what it was."""
-    runs = [
-        *((each.run or b"", FAILED, each.message) for each in failed),
-        *((run, SKIPPED, None) for run in skipped),
-    ]
+    failed = [(each.run, FAILED, each.message) for each in troubles if each.run in visited]
+    runs = [*failed, *((run, SKIPPED, None) for run in skipped)]
     return [
         *(
             {"run": for_json(below(run, source)), "state": state, "error": error}

@@ -42,8 +42,11 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
     made_ns = _made_ns(run, mark)
     with ledger.writing():
         ledger.believe_listed(run.id, made_ns)
+    own = {ROLLUP, DONE_MARK}
+    is_marked_there = False
     for files in slices(ledger.all_files, run.id):
-        seen = _seen_there(tick, run, [file.path for file in files])
+        seen = _seen_there(tick, run, own.union(file.path for file in files))
+        is_marked_there = own <= seen
         doubtful = _touched(run, files, made_ns) + [each for each in files if each.path not in seen]
         with ledger.writing():
             ledger.doubt(doubtful)
@@ -58,8 +61,7 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
         with ledger.writing():
             ledger.doubt_deliveries(run.id)
         return False
-    own = {ROLLUP, DONE_MARK}
-    return _seen_there(tick, run, own) == own
+    return is_marked_there
 
 
 def _made_ns(run: RunInHand, mark: Dict[str, str]) -> int:

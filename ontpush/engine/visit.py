@@ -48,6 +48,7 @@ class Visit:
         self._tick = tick
         self._found = found
         self._known = known
+        self._names = found.names
         relative = below(found.path, tick.source)
         self.run = RunInHand(record.id, found.path, relative)
         self.record = record
@@ -62,7 +63,7 @@ class Visit:
             self._skip()
 
     def _go(self) -> None:
-        if words.SKIP_MARK in self._found.names:
+        if words.SKIP_MARK in self._names:
             raise Skipped
         self._log(words.LOG_SCAN)
         look = self._look_around()
@@ -88,7 +89,7 @@ class Visit:
         if not is_known or self.record.claim is None:
             return self._first_look()
         was_done = self.record.state == words.DONE
-        if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._found.names:
+        if was_done and not {words.DONE_MARK, words.ROLLUP} <= self._names:
             self._update(state=words.SENDING)
         unfinished = self.record.state in (words.NEW, words.SENDING, words.FAILED)
         full = unfinished or is_due(self.record) or self._seems_to_stall()
