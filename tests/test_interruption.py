@@ -115,6 +115,18 @@ def test_a_child_does_not_hold_the_lock(
         program.kill_all()
 
 
+def end_transfers_after_a_second(program: Program) -> None:
+    """As `transfer_hours` does, whose least is 36 seconds."""
+    program.settings["transfer_hours"] = 0.01
+    (program.modules / "sitecustomize.py").write_text(
+        "import threading\n"
+        "class Timer(threading.Timer):\n"
+        "    def __init__(self, seconds, *rest, **more):\n"
+        "        super().__init__(1 if seconds == 36 else seconds, *rest, **more)\n"
+        "threading.Timer = Timer\n"
+    )
+
+
 # -- signals ----------------------------------------------------------------------------
 
 
@@ -230,19 +242,27 @@ def test_the_other_processes_of_a_transfer_have_time_to_clean_up_too(
 def test_a_transfer_that_takes_too_long_is_ended(
     program: Program, big: SimulatedRun, data: Path, arrived: Path
 ) -> None:
-    program.settings["transfer_hours"] = 0.01
-    (program.modules / "sitecustomize.py").write_text(
-        "import threading\n"
-        "class Timer(threading.Timer):\n"
-        "    def __init__(self, seconds, *rest, **more):\n"
-        "        super().__init__(1 if seconds == 36 else seconds, *rest, **more)\n"
-        "threading.Timer = Timer\n"
-    )
+    end_transfers_after_a_second(program)
     ran = program.push(data, arrived, "--bwlimit", "1m")
     assert ran.code == 1
     assert "transfer_hours" in ran.err
     (program.modules / "sitecustomize.py").unlink()
     check_mended(program, big, arrived, str(arrived))
+
+
+@pytest.mark.newest
+def test_what_a_transfer_that_takes_too_long_has_begun_to_clean_up_is_not_disturbed(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    end_transfers_after_a_second(program)
+    told = program.home / "told"
+    receiver = f"trap 'echo $$ >>{told}' TERM; for i in 1 2; do sleep 1 & wait; wait; done"
+    program.wrap_rsync(before=f'sh -c "{receiver}" >/dev/null & wait')
+    assert "transfer_hours" in program.push(data, arrived).err
+    transfers = told.read_text().split()
+    assert transfers
+    assert len(set(transfers)) == len(transfers)
 
 
 # -- sudden death -----------------------------------------------------------------------

@@ -75,6 +75,7 @@ class Child:
             _Signals.held = False
             raise
         self.timed_out = False
+        self._told_to_end = False
         # Held while the group is signalled, and while the leader is reaped.
         self._reaping = threading.Lock()
         self._timer = threading.Timer(limit, self._time_is_up)
@@ -121,14 +122,14 @@ class Child:
         with self._reaping:
             # It may have ended long ago, and nobody has waited for it yet.
             self.timed_out = self._exit_code(os.WEXITED | os.WNOHANG) is None
-        self._signal_group(signal.SIGTERM)
+        self._tell_to_end()
         threading.Timer(_GRACE_SECONDS, self._signal_group, [signal.SIGKILL]).start()
 
     def end(self) -> None:
         """End whatever of the group still runs, also when its leader has gone, and wait for it."""
         self._timer.cancel()
         until = time.monotonic() + _GRACE_SECONDS
-        self._signal_group(signal.SIGTERM)
+        self._tell_to_end()
         while self._runs() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
         self._signal_group(signal.SIGKILL)
@@ -139,6 +140,12 @@ class Child:
     def _runs(self) -> bool:
         leader = self._process.pid
         return self._exit_code(os.WEXITED | os.WNOHANG) is None or _has_others(leader)
+
+    def _tell_to_end(self) -> None:
+        """Once: told again, rsync may leave out what it was about to clean up."""
+        if not self._told_to_end:
+            self._told_to_end = True
+            self._signal_group(signal.SIGTERM)
 
     def _signal_group(self, number: int) -> None:
         with self._reaping:
