@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun, age, snapshot
-from tests.program import Event, Program, coreutils_agree, is_done, mark, md5, rollup
+from tests.program import (
+    Event,
+    Program,
+    coreutils_agree,
+    is_done,
+    mark,
+    md5,
+    refuse_to_open,
+    rollup,
+)
 
 DAY = 86_400
 
@@ -88,6 +97,22 @@ def test_a_run_restarted_after_its_final_summary_is_open_while_it_writes(
     assert state["state"] == "done"
     assert is_done(there)
     assert snapshot(run.path) == snapshot(there)
+
+
+def test_a_mark_that_cannot_be_read_goes_as_soon_as_the_run_is_open_again(
+    program: Program, run: SimulatedRun, arrived: Path
+) -> None:
+    there = done_run(program, run, arrived)
+    run.late_file("pod5_pass/late.pod5")
+    refuse_to_open(program, "rsync.done")
+    program.wrap_rsync(before="exit 12")
+    assert program.push(run.root, arrived).code != 0
+    assert not (run.path / "rsync.done").exists()
+    (program.modules / "sitecustomize.py").unlink()
+    program.wrap_rsync()
+    (state,) = program.pushed(run.root, arrived).values()
+    assert state["state"] == "done"
+    assert is_done(there)
 
 
 # -- open again -------------------------------------------------------------------------

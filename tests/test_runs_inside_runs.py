@@ -21,6 +21,7 @@ from tests.program import (
     refuse_to_open,
     refuse_to_unlink,
     rollup,
+    turn_a_bit,
 )
 
 LEFT_OUT = "makes no run"
@@ -396,6 +397,22 @@ def test_after_the_ledger_was_lost_no_mark_is_believed_that_the_destination_has_
     assert is_done(sequencer.there)
 
 
+def test_a_roll_up_lost_there_with_the_ledger_is_listed_again_once_the_bytes_were_compared(
+    sequencer: Sequencer,
+) -> None:
+    assert sequencer.tick() == {"e/s/run": "done"}
+    turn_a_bit(next((sequencer.there / "pod5").iterdir()))
+    (sequencer.there / "md5sum").unlink()
+    sequencer.lose_the_ledger()
+    # Killed as soon as the mark that still lies there may vouch again.
+    sequencer.program.wrap_rsync(before=f"[ -s '{sequencer.there}/md5sum' ] && kill -9 $PPID")
+    sequencer.program.push(sequencer.data, sequencer.arrived)
+    assert false_marks(sequencer.arrived) == []
+    sequencer.program.wrap_rsync()
+    assert sequencer.tick() == {"e/s/run": "done"}
+    assert is_done(sequencer.there)
+
+
 def test_a_mark_put_back_is_not_believed_where_the_one_there_was_retracted(
     sequencer: Sequencer,
 ) -> None:
@@ -412,7 +429,8 @@ def test_a_mark_put_back_is_not_believed_where_the_one_there_was_retracted(
 def remove_data(run: Path) -> None:
     """Free most of its space, so that nothing tells that it is a run."""
     shutil.rmtree(run / "pod5")
-    next(run.glob("final_summary*")).unlink()
+    for summary in run.glob("final_summary*"):
+        summary.unlink()
 
 
 def test_a_plan_says_what_a_tick_does_with_runs_that_come_to_lie_in_one(

@@ -571,6 +571,18 @@ def test_what_is_excluded_is_neither_sent_nor_listed_nor_missed(
     assert program.told("REOPEN") == []
 
 
+def test_a_run_of_which_all_is_excluded_is_never_done(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    program.settings["exclude"] = ["*_*", "*.*"]
+    for _ in range(2):
+        (state,) = program.pushed(data, arrived).values()
+        assert state["state"] == "waiting"
+    assert not list(arrived.rglob("rsync.done"))
+    assert not (run.path / "rsync.done").exists()
+
+
 def test_a_directory_that_is_excluded_later_opens_no_done_run_again(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:

@@ -49,12 +49,20 @@ def load_mark(run: bytes, name: bytes = DONE_MARK) -> Dict[str, str]:
 
 
 def take_back(run: bytes, destination: Optional[str]) -> bool:
-    """Remove the run's mark if it is about this destination; whether it was. RunFailed."""
-    mark = read_mark(run)
-    if mark is None or mark.get("destination") != destination:
-        return False
+    """Remove the run's mark if it is about this destination; whether it was. RunFailed.
+
+    One that cannot be read may be.
+    """
+    try:
+        if load_mark(run).get("destination") != destination:
+            return False
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return False
     try:
         os.unlink(os.path.join(run, DONE_MARK))
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise RunFailed(
             f"{shown(DONE_MARK)} no longer holds and cannot be removed: {error.strerror}; let this"

@@ -55,13 +55,13 @@ def believe_mark(tick: Tick, run: RunInHand) -> bool:
         with ledger.writing():
             ledger.disbelieve_listed(run.id)
         return False
-    if totals.unsent:
+    if totals.unsent or not is_marked_there:
         # Run and mark may be older than what lies there, and times are seen by whole seconds: the
         # sums of the old roll-up are no longer to be listed before the bytes were compared.
         with ledger.writing():
             ledger.doubt_deliveries(run.id)
         return False
-    return is_marked_there
+    return True
 
 
 def _made_ns(run: RunInHand, mark: Dict[str, str]) -> int:

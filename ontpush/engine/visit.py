@@ -272,7 +272,8 @@ class Visit:
     # -- finishing ----------------------------------------------------------------------
 
     def _is_finished(self, look: Optional[Look]) -> bool:
-        return bool(final_summaries(self._found)) and not (look and look.unsettled)
+        has_ended = self.record.files > 0 and bool(final_summaries(self._found))
+        return has_ended and not (look and look.unsettled)
 
     def _finish(self) -> None:
         """Confirm the whole run at the destination, look at every file again, and mark it."""
