@@ -351,6 +351,20 @@ os.open = refusing
 """)
 
 
+def refuse_to_list(program: Program, directory: Path) -> None:
+    """Let the program have no right to list this directory."""
+    with (program.modules / "sitecustomize.py").open("a") as file:
+        file.write(f"""
+import errno, os
+_scandir = os.scandir
+def refusing(path=".", *more):
+    if os.fsencode(path) == {os.fsencode(directory)!r}:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return _scandir(path, *more)
+os.scandir = refusing
+""")
+
+
 def is_verified(run: Path) -> bool:
     """Whether the cluster vouches for the roll-up in the run, and that for the bytes."""
     if not (run / "rsync.verified").exists():

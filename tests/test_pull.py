@@ -29,6 +29,7 @@ from tests.program import (
     is_verified,
     mark,
     md5,
+    refuse_to_list,
     rollup,
     turn_a_bit,
     wait_for,
@@ -670,12 +671,46 @@ def test_a_run_that_goes_between_hash_and_pull_is_no_trouble(
     assert is_done(done)
 
 
+@pytest.mark.parametrize("levels", [0, 1])
+def test_a_run_that_cannot_be_looked_at_over_there_fails_here_and_is_not_taken_for_gone(
+    program: Program, done: Path, run: SimulatedRun, login: Program, root: Path, levels: int
+) -> None:
+    name = str(run.path.relative_to(run.root))
+    refuse_to_list(program, [run.path, *run.path.parents][levels])
+    assert program.run("hash", "--all", run.root).code == 1
+    ran = login.run("pull", "--json")
+    assert (ran.code, ran.runs[name]["state"]) == (1, "failed")
+    assert "cannot be searched" in ran.err
+    (told,) = json.loads(heartbeat(root).read_text())["runs"]
+    assert (told["run"], told["state"]) == (name, "failed")
+    (program.modules / "sitecustomize.py").unlink()
+    hashed(program, run.root)
+    assert pulled(login)[name]["state"] == "done"
+    assert is_done(done)
+    assert len(login.told("MARK DONE")) == 1
+
+
 # -- what the sequencer says of itself ----------------------------------------------------------
 
 
 def heartbeat(root: Path) -> Path:
     """Where the cluster notes that the sequencer was heard."""
     return root / "mk1c" / ".ontpush" / "mk1c.json"
+
+
+def test_what_is_wrong_over_there_with_no_single_run_is_told_here(
+    program: Program, run: SimulatedRun, data: Path, login: Program, there: Path, root: Path
+) -> None:
+    run.write_all()
+    (data / "closed").mkdir()
+    refuse_to_list(program, data / "closed")
+    assert program.run("hash", "--all", data).code == 1
+    ran = login.run("pull")
+    assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+    assert "over there: closed: cannot be searched for runs: Permission denied" in ran.err
+    (error,) = json.loads(heartbeat(root).read_text())["errors"]
+    assert "closed: cannot be searched for runs" in error
+    assert is_done(there)
 
 
 def test_a_run_that_gets_no_sums_over_there_fails_here_until_it_does(

@@ -385,6 +385,29 @@ def test_hash_leaves_word_of_a_mark_that_stays_and_calls_it_no_run(sequencer: Se
     assert error.startswith("e/s/run: rsync.done vouches for no run of its own and cannot be")
 
 
+def test_hash_calls_a_run_failed_in_which_a_mark_of_no_run_stays(sequencer: Sequencer) -> None:
+    sequencer.write("e/s/run/pod5/sub/a.pod5", "e/s/run/report_X.md")
+    (sequencer.run / "pod5/sub/rsync.done").write_text("now\nrollup: 0\n")
+    refuse_to_unlink(sequencer.program, "sub/rsync.done", errno.EACCES)
+    ran = sequencer.program.run("hash", "--json", "--all", sequencer.data)
+    (error,) = ran.json["errors"]
+    assert (ran.code, error["run"]) == (1, str(sequencer.run))
+    assert error["message"].startswith("pod5/sub/rsync.done vouches for no run of its own")
+    heartbeat = json.loads(next(sequencer.data.glob(".ontpush/*.json")).read_text())
+    assert [(run["run"], run["state"]) for run in heartbeat["runs"]] == [("e/s/run", "failed")]
+    assert heartbeat["errors"] == []
+
+
+def test_hash_calls_no_run_failed_that_has_lost_all_that_made_it_one(sequencer: Sequencer) -> None:
+    sequencer.write("e/s/run/report_X.md", "kept/pod5/a.pod5")
+    hash_all = ("hash", "--all", sequencer.data)
+    assert sequencer.program.run(*hash_all).code == 0
+    remove_data(sequencer.run)
+    assert sequencer.program.run(*hash_all).code == 0
+    heartbeat = json.loads(next(sequencer.data.glob(".ontpush/*.json")).read_text())
+    assert [run["run"] for run in heartbeat["runs"]] == ["kept"]
+
+
 @pytest.mark.parametrize("lost", [["rsync.done"], ["md5sum"], ["rsync.done", "md5sum"]])
 def test_after_the_ledger_was_lost_no_mark_is_believed_that_the_destination_has_not(
     sequencer: Sequencer, lost: list[str]

@@ -61,10 +61,8 @@ def pull_all(source: Source, state: bytes) -> Tour:
     for directory in (source.base, stage):
         _make(directory)
     tour = Tour([], [])
-    try:
-        left = fetch_heartbeat(source.transport, stage)
-    except RunFailed as error:
-        _complain(source, tour, error)
+    left = _heard(source, stage, tour)
+    if left is None:
         return tour
     runs = _runs_of(source, left, tour)
     clear_stage(stage, frozenset(runs))
@@ -89,6 +87,18 @@ def pull_all(source: Source, state: bytes) -> Tour:
     if len(tour.runs) == len(runs):
         _beat(source, _with_failures(source, tour, runs), left)
     return tour
+
+
+def _heard(source: Source, stage: bytes, tour: Tour) -> Optional[Heartbeat]:
+    """What the sequencer says of itself; what is wrong there is told here. None: it is no use."""
+    try:
+        left = fetch_heartbeat(source.transport, stage)
+    except RunFailed as error:
+        _complain(source, tour, error)
+        return None
+    for said in (*left.errors, *left.faults):
+        _complain(source, tour, RunFailed(f"over there: {said}"))
+    return left
 
 
 def _is_lost(base: bytes) -> bool:

@@ -107,14 +107,15 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
                 hashed = list(_hash_each(work, founds, troubles, skipped))
             finally:
                 progress.end()
-            if source:
+            if heartbeat and source:
                 check_source(ledger, source)
                 note_gone_elsewhere(ledger, source)
-        if heartbeat and source:
-            visited = {found.path for found in founds}
-            errors = at_large(troubles, visited, source)
-            runs = _runs_left(source, visited, hashed, skipped, troubles)
-            heartbeat.leave(1 if troubles else 0, errors, runs, unsent)
+                visited = {found.path for found in founds}
+                unseen = {each.path for each in ledger.runs(source)} - visited
+                failed = _failed(visited, unseen, troubles)
+                errors = at_large(troubles, failed, source)
+                runs = _runs_left(source, hashed, skipped, failed)
+                heartbeat.leave(1 if troubles else 0, errors, runs, unsent)
     return Result(
         "hash",
         lambda: {"runs": [_facts(each) for each in hashed]},
@@ -157,13 +158,19 @@ def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str
         except RunFailed as error:
             complain(error)
 
-    founds = list(find_runs(source, complain, no_run))
+    unread: List[RunFailed] = []
+
+    def cannot_read(error: RunFailed) -> None:
+        unread.append(error)
+        complain(error)
+
+    founds = list(find_runs(source, cannot_read, no_run))
     for path in hidden_runs(source):
         pass_over(path, HIDDEN)
     check_source(work.ledger, source)
     paths = {found.path for found in founds}
     unseen = [each for each in work.ledger.runs(source) if each.path not in paths]
-    note_gone(work.ledger, unseen, paths, sure=False)
+    note_gone(work.ledger, unseen, paths, sure=not unread)
     return founds
 
 
@@ -178,6 +185,7 @@ def _hash_each(
             skipped.append(found.path)
             continue
         except RunFailed as error:
+            error.run = found.path
             trouble = error
         except OSError as error:
             trouble = run_failed(error, found.path)
@@ -262,16 +270,26 @@ def _write_rollup(ledger: Ledger, record: RunRecord, unsettled: int) -> None:
         raise unwritten(ROLLUP, error, record.path) from error
 
 
+def _failed(visited: Set[bytes], unseen: Set[bytes], troubles: List[Trouble]) -> Dict[bytes, str]:
+    """Why runs may lack sums; those known that were not seen and are not gone are among them.
+
+    Whoever pulls takes what is not named for gone.
+    """
+    failed = dict.fromkeys(unseen, "may be there: what it lies in cannot be read")
+    failed.update(
+        (each.run, each.message) for each in troubles if each.run and each.run in visited | unseen
+    )
+    return failed
+
+
 def _runs_left(
-    source: bytes,
-    visited: Set[bytes],
-    hashed: List[_Hashed],
-    skipped: List[bytes],
-    troubles: List[Trouble],
+    source: bytes, hashed: List[_Hashed], skipped: List[bytes], failed: Dict[bytes, str]
 ) -> List[Dict[str, Any]]:
-    """How every run stands, for whoever pulls; those in trouble by what it was."""
-    failed = [(each.run, FAILED, each.message) for each in troubles if each.run in visited]
-    runs = [*failed, *((run, SKIPPED, None) for run in skipped)]
+    """How every run stands, for whoever pulls."""
+    runs = [
+        *((run, FAILED, why) for run, why in sorted(failed.items())),
+        *((run, SKIPPED, None) for run in skipped),
+    ]
     return [
         *(
             {"run": for_json(below(run, source)), "state": state, "error": error}
