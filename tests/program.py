@@ -338,30 +338,26 @@ def refuse_to_unlink(program: Program, end: str, number: int) -> None:
 
 
 def refuse_to_open(program: Program, end: str) -> None:
-    """Let the program, which root runs here, have no right to open such a file."""
-    with (program.modules / "sitecustomize.py").open("a") as file:
-        file.write(f"""
-import errno, os
-_open = os.open
-def refusing(path, *more, **how):
-    if os.fsencode(path).endswith({end.encode()!r}):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-    return _open(path, *more, **how)
-os.open = refusing
-""")
+    """Let the program, which root runs here, have no right to open a file whose path ends so."""
+    _deny(program, "open", f"os.fsencode(path).endswith({end.encode()!r})")
 
 
 def refuse_to_list(program: Program, directory: Path) -> None:
     """Let the program have no right to list this directory."""
+    _deny(program, "scandir", f"os.fsencode(path) == {os.fsencode(directory)!r}")
+
+
+def _deny(program: Program, call: str, where: str) -> None:
+    """Let a call of os be denied where this, in Python, holds of its `path`."""
     with (program.modules / "sitecustomize.py").open("a") as file:
         file.write(f"""
 import errno, os
-_scandir = os.scandir
-def refusing(path=".", *more):
-    if os.fsencode(path) == {os.fsencode(directory)!r}:
+_{call} = os.{call}
+def denied(path, *more, **how):
+    if {where}:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-    return _scandir(path, *more)
-os.scandir = refusing
+    return _{call}(path, *more, **how)
+os.{call} = denied
 """)
 
 

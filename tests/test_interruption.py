@@ -44,6 +44,18 @@ def check_mended(program: Program, run: SimulatedRun, arrived: Path, destination
     assert snapshot(run.path) == snapshot(there)
 
 
+def end_transfers_after_a_second(program: Program) -> None:
+    """As `transfer_hours` does, whose least is 36 seconds."""
+    program.settings["transfer_hours"] = 0.01
+    (program.modules / "sitecustomize.py").write_text(
+        "import threading\n"
+        "class Timer(threading.Timer):\n"
+        "    def __init__(self, seconds, *rest, **more):\n"
+        "        super().__init__(1 if seconds == 36 else seconds, *rest, **more)\n"
+        "threading.Timer = Timer\n"
+    )
+
+
 # -- the lock ---------------------------------------------------------------------------
 
 
@@ -113,18 +125,6 @@ def test_a_child_does_not_hold_the_lock(
         program.pushed(data, arrived)
     finally:
         program.kill_all()
-
-
-def end_transfers_after_a_second(program: Program) -> None:
-    """As `transfer_hours` does, whose least is 36 seconds."""
-    program.settings["transfer_hours"] = 0.01
-    (program.modules / "sitecustomize.py").write_text(
-        "import threading\n"
-        "class Timer(threading.Timer):\n"
-        "    def __init__(self, seconds, *rest, **more):\n"
-        "        super().__init__(1 if seconds == 36 else seconds, *rest, **more)\n"
-        "threading.Timer = Timer\n"
-    )
 
 
 # -- signals ----------------------------------------------------------------------------

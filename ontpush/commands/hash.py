@@ -2,11 +2,16 @@
 
 import os
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ontpush.engine.carry import slices
-from ontpush.engine.find import Found, find_runs, left_out, open_run
-from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere, require_own_state
+from ontpush.engine.find import Found, left_out, open_run
+from ontpush.engine.gone import (
+    check_source,
+    note_gone_elsewhere,
+    require_own_state,
+    search_noting_gone,
+)
 from ontpush.engine.hashing import FileTrouble, Hashing, OnFile, file_trouble, sum_files
 from ontpush.engine.heartbeat import LeftHeartbeat, at_large, run_facts
 from ontpush.engine.hidden import hidden_runs
@@ -65,12 +70,19 @@ class _Hashed(NamedTuple):
     unsettled: int
 
 
+class _Came(NamedTuple):
+    """What came of a call; `unsent` tells of what looks like data and belongs to no run."""
+
+    hashed: List[_Hashed]
+    skipped: List[bytes]
+    troubles: List[Trouble]
+    unsent: List[str]
+
+
 def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     """Hash the runs named, or with `all` every run below the one directory named."""
-    troubles: List[Trouble] = []
+    came = _Came([], [], [], [])
     source = _source(settings) if settings["all"] else None
-    skipped: List[bytes] = []
-    unsent: List[str] = []
     named = [] if source else _named(settings)
     heartbeat = LeftHeartbeat(source, settings["instrument"]) if source else None
     state = state_dir(settings)
@@ -103,24 +115,20 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
             if source:
                 require_own_state(ledger, state)
             try:
-                founds = _below(work, source, troubles, unsent) if source else named
-                hashed = list(_hash_each(work, founds, troubles, skipped))
+                founds = _below(work, source, came) if source else named
+                _hash_each(work, founds, came)
             finally:
                 progress.end()
             if heartbeat and source:
                 check_source(ledger, source)
                 note_gone_elsewhere(ledger, source)
-                visited = {found.path for found in founds}
-                unseen = {each.path for each in ledger.runs(source)} - visited
-                failed = _failed(visited, unseen, troubles)
-                errors = at_large(troubles, failed, source)
-                runs = _runs_left(source, hashed, skipped, failed)
-                heartbeat.leave(1 if troubles else 0, errors, runs, unsent)
+                failed = _failed(ledger, source, founds, came.troubles)
+                _leave(heartbeat, source, came, failed)
     return Result(
         "hash",
-        lambda: {"runs": [_facts(each) for each in hashed]},
-        lambda: _lines(hashed),
-        troubles,
+        lambda: {"runs": [_facts(each) for each in came.hashed]},
+        lambda: _lines(came.hashed),
+        came.troubles,
     )
 
 
@@ -139,16 +147,16 @@ def _source(settings: Mapping[str, Any]) -> bytes:
     return existing_source(place)
 
 
-def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str]) -> List[Found]:
+def _below(work: _Work, source: bytes, came: _Came) -> List[Found]:
     """Every run below the source; those that are no longer there are noted as gone first."""
 
     def pass_over(path: bytes, why: str) -> None:
         work.log.event(LOG_WARN, path, why)
-        unsent.append(f"{shown(below(path, source))}: {why}")
+        came.unsent.append(f"{shown(below(path, source))}: {why}")
 
     def complain(error: RunFailed) -> None:
         work.log.event(LOG_FAIL, error.run or b"", error.message)
-        troubles.append(error)
+        came.troubles.append(error)
 
     def no_run(found: Found) -> None:
         for folder in left_out(found):
@@ -158,31 +166,19 @@ def _below(work: _Work, source: bytes, troubles: List[Trouble], unsent: List[str
         except RunFailed as error:
             complain(error)
 
-    unread: List[RunFailed] = []
-
-    def cannot_read(error: RunFailed) -> None:
-        unread.append(error)
-        complain(error)
-
-    founds = list(find_runs(source, cannot_read, no_run))
+    founds = search_noting_gone(work.ledger, source, complain, no_run).founds
     for path in hidden_runs(source):
         pass_over(path, HIDDEN)
-    check_source(work.ledger, source)
-    paths = {found.path for found in founds}
-    unseen = [each for each in work.ledger.runs(source) if each.path not in paths]
-    note_gone(work.ledger, unseen, paths, sure=not unread)
     return founds
 
 
-def _hash_each(
-    work: _Work, founds: Iterable[Found], troubles: List[Trouble], skipped: List[bytes]
-) -> Iterator[_Hashed]:
+def _hash_each(work: _Work, founds: Iterable[Found], came: _Came) -> None:
     for found in founds:
         try:
-            yield _hash_run(work, found)
+            came.hashed.append(_hash_run(work, found))
             continue
         except Skipped:
-            skipped.append(found.path)
+            came.skipped.append(found.path)
             continue
         except RunFailed as error:
             error.run = found.path
@@ -190,7 +186,7 @@ def _hash_each(
         except OSError as error:
             trouble = run_failed(error, found.path)
         work.log.event(LOG_FAIL, found.path, trouble.message)
-        troubles.append(trouble)
+        came.troubles.append(trouble)
 
 
 def _hash_run(work: _Work, found: Found) -> _Hashed:
@@ -270,32 +266,40 @@ def _write_rollup(ledger: Ledger, record: RunRecord, unsettled: int) -> None:
         raise unwritten(ROLLUP, error, record.path) from error
 
 
-def _failed(visited: Set[bytes], unseen: Set[bytes], troubles: List[Trouble]) -> Dict[bytes, str]:
-    """Why runs may lack sums; those known that were not seen and are not gone are among them.
+def _failed(
+    ledger: Ledger, source: bytes, founds: Iterable[Found], troubles: Iterable[Trouble]
+) -> Dict[bytes, str]:
+    """Why runs may lack sums; those known that were not found and are not gone are among them.
 
     Whoever pulls takes what is not named for gone.
     """
+    visited = {found.path for found in founds}
+    unseen = {each.path for each in ledger.runs(source)} - visited
+    runs = visited | unseen
     failed = dict.fromkeys(unseen, "may be there: what it lies in cannot be read")
-    failed.update(
-        (each.run, each.message) for each in troubles if each.run and each.run in visited | unseen
-    )
+    failed.update((each.run, each.message) for each in troubles if each.run in runs)
     return failed
 
 
-def _runs_left(
-    source: bytes, hashed: List[_Hashed], skipped: List[bytes], failed: Dict[bytes, str]
-) -> List[Dict[str, Any]]:
+def _leave(heartbeat: LeftHeartbeat, source: bytes, came: _Came, failed: Dict[bytes, str]) -> None:
+    """Leave the heartbeat, for whoever pulls. Trouble."""
+    errors = at_large(came.troubles, failed, source)
+    runs = _runs_left(source, came, failed)
+    heartbeat.leave(1 if came.troubles else 0, errors, runs, came.unsent)
+
+
+def _runs_left(source: bytes, came: _Came, failed: Dict[bytes, str]) -> List[Dict[str, Any]]:
     """How every run stands, for whoever pulls."""
     runs = [
         *((run, FAILED, why) for run, why in sorted(failed.items())),
-        *((run, SKIPPED, None) for run in skipped),
+        *((run, SKIPPED, None) for run in came.skipped),
     ]
     return [
         *(
             {"run": for_json(below(run, source)), "state": state, "error": error}
             for run, state, error in runs
         ),
-        *(run_facts(each.record, source) for each in hashed),
+        *(run_facts(each.record, source) for each in came.hashed),
     ]
 
 

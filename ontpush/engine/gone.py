@@ -8,12 +8,43 @@ is visited, so that one that comes back is looked at as for the first time.
 import os
 import socket
 import time
-from typing import Iterable, List, Set
+from typing import Callable, Iterable, List, NamedTuple, Set
 
+from ontpush.engine.find import Complain, Found, find_runs
 from ontpush.engine.ledger import Ledger, RunRecord
 from ontpush.facts.names import shown
-from ontpush.facts.trouble import BadConfiguration, SourceLost
+from ontpush.facts.trouble import BadConfiguration, RunFailed, SourceLost
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
+
+
+class Searched(NamedTuple):
+    """The runs below a source; paths of those that are new to the ledger, and those now gone."""
+
+    founds: List[Found]
+    new: Set[bytes]
+    gone: List[RunRecord]
+
+
+def search_noting_gone(
+    ledger: Ledger, source: bytes, complain: Complain, no_run: Callable[[Found], None]
+) -> Searched:
+    """Find every run below the source, and note those of the ledger that are not there any more.
+
+    What is told to `complain` and `no_run` is said in `find_runs`. SourceLost.
+    """
+    unread: List[RunFailed] = []
+
+    def cannot_read(error: RunFailed) -> None:
+        unread.append(error)
+        complain(error)
+
+    founds = list(find_runs(source, cannot_read, no_run))
+    check_source(ledger, source)
+    paths = {found.path for found in founds}
+    known = ledger.runs(source)
+    unseen = [record for record in known if record.path not in paths]
+    gone = note_gone(ledger, unseen, paths, sure=not unread)
+    return Searched(founds, paths - {record.path for record in known}, gone)
 
 
 def check_source(ledger: Ledger, source: bytes) -> None:

@@ -7,8 +7,8 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from ontpush.engine.asked import wake_asked
 from ontpush.engine.claims import give_way
-from ontpush.engine.find import Complain, Found, find_runs, left_out
-from ontpush.engine.gone import check_source, note_gone, note_gone_elsewhere
+from ontpush.engine.find import Complain, Found, left_out
+from ontpush.engine.gone import check_source, note_gone_elsewhere, search_noting_gone
 from ontpush.engine.heartbeat import at_large, send_heartbeat
 from ontpush.engine.hidden import hidden_runs
 from ontpush.engine.ledger import RunRecord
@@ -138,22 +138,12 @@ def search(tick: Tick, complain: Complain, no_run: Callable[[Found], None]) -> L
 
     What is told to `complain` and `no_run` is said in `find_runs`. SourceLost.
     """
-    unread: List[RunFailed] = []
-
-    def cannot_read(error: RunFailed) -> None:
-        unread.append(error)
-        complain(error)
-
-    founds = list(find_runs(tick.source, cannot_read, no_run))
-    check_source(tick.ledger, tick.source)
-    paths = {found.path for found in founds}
-    known = tick.ledger.runs(tick.source)
-    unseen = [record for record in known if record.path not in paths]
-    _tell_gone(tick, note_gone(tick.ledger, unseen, paths, sure=not unread))
+    searched = search_noting_gone(tick.ledger, tick.source, complain, no_run)
+    _tell_gone(tick, searched.gone)
     with tick.ledger.writing():
-        for path in paths - {record.path for record in known}:
+        for path in searched.new:
             _take_up(tick, path)
-    return founds
+    return searched.founds
 
 
 def _take_up(tick: Tick, path: bytes) -> None:
