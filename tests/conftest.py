@@ -51,10 +51,16 @@ def host_python(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def zygote(host_python: str) -> Iterator[Zygote]:
+def zygote(host_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """A process of that interpreter that forks for each call."""
-    warnings = {"PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error"}
-    with Zygote(host_python, {"PATH": os.environ["PATH"], **warnings}) as zygote:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONWARNINGS": "error",
+        # One that is killed while it looks for a place for temporary files leaves one there.
+        "TMPDIR": str(tmp_path_factory.mktemp("zygote")),
+    }
+    with Zygote(host_python, environment) as zygote:
         yield zygote
 
 

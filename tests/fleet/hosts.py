@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -160,14 +161,18 @@ class Fleet:
 
     def play_until(self, line: str, playbook: str, *options: str) -> bool:
         """Kill a playbook, as a power cut does, once it says this; whether it got so far."""
-        with self._playing(playbook, options, CHECKOUT) as process:
+        # Killed, Mitogen leaves its socket where temporary files go.
+        with (
+            TemporaryDirectory(prefix="ontpush-fleet-") as folder,
+            self._playing(playbook, options, CHECKOUT, TMPDIR=folder) as process,
+        ):
             assert process.stdout is not None
             said = any(text.startswith(line) for text in process.stdout)
             os.killpg(process.pid, signal.SIGKILL)
         return said
 
     def _playing(
-        self, playbook: str, options: Sequence[str], checkout: Path
+        self, playbook: str, options: Sequence[str], checkout: Path, **more: str
     ) -> subprocess.Popen[str]:
         command = ["ansible-playbook", "-i", str(self.state / "inventory"), *options]
         # What Molecule sets for its own Ansible would lead to the roles of this checkout. Whether
@@ -177,7 +182,7 @@ class Fleet:
         return subprocess.Popen(
             [*command, f"playbooks/{playbook}.yml"],
             cwd=checkout,
-            env={**own, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            env={**own, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1", **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
