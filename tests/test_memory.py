@@ -72,8 +72,8 @@ def left_by_hash(data: Path, runs: list[str]) -> None:
 def test_the_memory_of_pull_does_not_grow_with_the_files_that_are_listed(
     program: Program, data: Path, root: Path
 ) -> None:
-    # Two slices may be held at once, until Python comes to clear up.
-    smaller = "import ontpush.cluster.pulling\nontpush.cluster.pulling._SLICE_FILES = 1000\n"
+    # A slice is held in several forms at once: a small one tells nothing of the whole.
+    smaller = "import ontpush.cluster.pulling\nontpush.cluster.pulling._SLICE_FILES = 250\n"
     (program.modules / "sitecustomize.py").write_text(PEAK + smaller)
     peaks = []
     for files in (5_000, 12_000):
