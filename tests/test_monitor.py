@@ -705,7 +705,7 @@ def test_a_mark_or_roll_up_that_is_no_file_is_none(
 def limit(monitor: Program, name: str, value: int) -> None:
     """Let one instrument cost less than it may."""
     where = monitor.modules / "sitecustomize.py"
-    where.write_text(f"import ontpush.cluster.limits as limits\nlimits.{name} = {value}\n")
+    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n")
 
 
 def test_a_directory_of_millions_is_its_instruments_fault_and_holds_up_no_other(

@@ -1644,7 +1644,7 @@ def test_status_on_the_cluster_shows_the_fleet(done: Path, login: Program) -> No
 def limit(login: Program, name: str, value: int) -> None:
     """Let a sequencer cost less than it may."""
     where = login.modules / "sitecustomize.py"
-    where.write_text(f"import ontpush.cluster.limits as limits\nlimits.{name} = {value}\n")
+    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n")
 
 
 def staged(login: Program, name: str) -> list[Path]:

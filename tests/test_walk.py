@@ -278,7 +278,7 @@ def test_a_tick_asks_for_a_minute_and_the_next_one_goes_on(
         assert len(monitor.run("monitor", "--json").json["data"]["runs"]) == 1
     for place in places:
         remove(place)
-    at(monitor, DUE, "import ontpush.cluster.limits as limits\nlimits.WALK_SECONDS = 0\n")
+    at(monitor, DUE, "import ontpush.facts.limits as limits\nlimits.WALK_SECONDS = 0\n")
     found: list[str] = []
     for _ in places:
         facts: dict[str, Any] = monitor.run("monitor", "--json").json["data"]

@@ -14,7 +14,6 @@ import time
 import zlib
 from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of, remove_inside
@@ -31,6 +30,7 @@ from ontpush.cluster.retract import above
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
+from ontpush.facts import limits
 from ontpush.facts.names import below, shown
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK

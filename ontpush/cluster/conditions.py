@@ -5,7 +5,6 @@ import os
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.arrivals import NOTHING_LEFT
 from ontpush.cluster.fleet import Instrument, why_lost
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
@@ -13,7 +12,7 @@ from ontpush.cluster.memory import CONTESTED, GOOD, UNVOUCHED, Remembered, Stand
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
-from ontpush.facts import words
+from ontpush.facts import limits, words
 from ontpush.facts.names import human_size, human_time, plural, shown, steady
 
 _LOOK_SECONDS = 3600

@@ -8,11 +8,11 @@ import os
 import time
 from typing import Dict, Iterable, List, Mapping, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.arrivals import check_again, take_mark_back
 from ontpush.cluster.fleet import Instrument, heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
 from ontpush.cluster.memory import CONTESTED, GOOD, Memory, Standing, read_json, write_json
+from ontpush.facts import limits
 from ontpush.facts.names import for_json, shown
 from ontpush.facts.words import SKIPPED
 

@@ -7,13 +7,13 @@ import contextlib
 import os
 from typing import Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.fleet import heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.listing import DIFFERENT, LINK, SAME, Saw
 from ontpush.engine.complaints import has_vanished, is_of_rsync, why_not
 from ontpush.engine.send import Call, Sending
 from ontpush.engine.transport import Transport
+from ontpush.facts import limits
 from ontpush.facts.directories import walk
 from ontpush.facts.names import from_rsync, human_size, shown
 from ontpush.facts.trouble import RunFailed

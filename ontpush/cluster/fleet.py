@@ -7,7 +7,7 @@ import os
 from itertools import islice
 from typing import Collection, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
+from ontpush.facts import limits
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 

@@ -4,9 +4,8 @@ import json
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.inside import relative_path
-from ontpush.facts import words
+from ontpush.facts import limits, words
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 

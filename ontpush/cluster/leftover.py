@@ -12,13 +12,13 @@ import time
 from itertools import islice
 from typing import Callable, Iterator, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.copies import is_beginning, is_copy
+from ontpush.facts import limits
 from ontpush.facts.directories import walk
 from ontpush.facts.names import was_to_become
 from ontpush.facts.words import (

@@ -4,13 +4,12 @@ import os
 from itertools import islice
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.conditions import Condition
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import Remembered, Standing
-from ontpush.facts import words
+from ontpush.facts import limits, words
 from ontpush.facts.minknow import is_final_summary
 from ontpush.facts.names import human_size, human_time, shortened, shown
 from ontpush.facts.regular import open_regular

@@ -11,7 +11,6 @@ import stat
 import time
 from typing import Iterable, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster import limits
 from ontpush.cluster.arrivals import is_as_found, is_over, verify_again
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, stays_inside
@@ -20,6 +19,7 @@ from ontpush.cluster.messages import View
 from ontpush.engine.log import EventLog
 from ontpush.engine.rollup import BadLine, read_rollup
 from ontpush.engine.sizes import Sizes
+from ontpush.facts import limits
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import LOG_WARN, ROLLUP
 
