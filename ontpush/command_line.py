@@ -45,7 +45,18 @@ COMMANDS = (
         switches=(("all", "every run below the one directory given"),),
     ),
     Command("status", "", "how every run stands"),
-    Command("verify", "RUN...", "check a run against its roll-up, and MinKNOW's own sums"),
+    Command(
+        "verify",
+        "RUN...",
+        "check a run against its roll-up, and MinKNOW's own sums",
+        switches=(
+            (
+                "untrusted",
+                "read no file with several names, nor gigabytes of holes, and name but the first"
+                " bad files: for a run that a stranger may have sent",
+            ),
+        ),
+    ),
     Command("check", "[SRC DEST]", "is everything in order here, and what to do if not"),
     Command("skip", "RUN REASON", "leave a run alone from now on"),
     Command(
@@ -160,7 +171,7 @@ def _perform(call: Dict[str, Any]) -> Result:
         flags.update(_places(words, may_have_flags=name == "push"))
     settings = load_settings(call["config"], flags)
     settings.update(verbose=call["verbose"], dry_run=call.get("dry_run", False), words=words)
-    settings["all"] = call.get("all", False)
+    settings.update((name, call.get(name, False)) for name in ("all", "untrusted"))
     terminal = Terminal(call["verbose"], call["quiet"], call["json"])
     module = importlib.import_module("ontpush.commands." + name)
     result: Result = getattr(module, name)(settings, terminal.show, terminal.tell)

@@ -209,9 +209,21 @@ def test_what_was_verified_before_the_memory_was_lost_is_not_told_again(
     ticked(monitor)
     mailbox.mails()
     for path in monitor.state.glob("instruments/*"):
-        path.write_text('{"half a fi')
+        path.unlink()
     assert ticked(monitor)["runs"] == []
     assert mailbox.mails() == []
+
+
+def test_where_the_memory_was_damaged_every_run_is_read_again_and_no_mark_believed(
+    monitor: Program, pushed: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    for path in monitor.state.glob("instruments/*"):
+        path.write_text('{"half a fi')
+    victim = next(pushed.glob("pod5_pass/*.pod5"))
+    turn_a_bit(victim)
+    assert f"md5: pod5_pass/{victim.name}" in monitor.run("monitor").err
+    assert not (pushed / "rsync.verified").exists()
 
 
 def test_a_second_tick_tells_while_the_first_verifies(
@@ -705,7 +717,9 @@ def test_a_mark_or_roll_up_that_is_no_file_is_none(
 def limit(monitor: Program, name: str, value: int) -> None:
     """Let one instrument cost less than it may."""
     where = monitor.modules / "sitecustomize.py"
-    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n")
+    # As long as nothing else that is written there in the same second: Python keeps it compiled.
+    unlike = "#" * 100
+    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n{unlike}\n")
 
 
 def test_a_directory_of_millions_is_its_instruments_fault_and_holds_up_no_other(
@@ -760,6 +774,32 @@ def test_an_instrument_of_too_many_runs_is_told_and_fills_no_disk_with_its_memor
 
 
 # -- how it is called -----------------------------------------------------------------------
+
+
+BREAKS = """
+import ontpush.cluster.watch as watch
+_look_at = watch._look_at
+def _breaks(monitor, instrument, *more):
+    if instrument.name == "evil":
+        raise {error}
+    return _look_at(monitor, instrument, *more)
+watch._look_at = _breaks
+"""
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "ZeroDivisionError('x')", "RecursionError()"])
+def test_whatever_breaks_the_look_at_one_instrument_holds_up_no_other(
+    monitor: Program, pushed: Path, root: Path, mailbox: Mailbox, error: str
+) -> None:
+    beat(root / "evil")
+    (monitor.modules / "sitecustomize.py").write_text(BREAKS.format(error=error))
+    subjects = check_only_gridion_is_believed(monitor, pushed, mailbox)
+    assert "failed: evil" in subjects
+    ran = monitor.run("monitor")
+    assert ran.code == 1
+    assert "evil: unexpected " + error.partition("(")[0] in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert mailbox.subjects() == []
 
 
 def test_a_root_that_is_not_there_ends_nothing(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,33 @@ def test_no_more_jobs_than_asked_for_are_in_the_queue(
         slurm.wait_until_idle()
     assert monitor.run("monitor").is_silent
     assert all(is_verified(run) for run in runs)
+
+
+def test_one_instrument_takes_no_more_than_half_of_the_queue_from_another(
+    monitor: Program, program: Program, data: Path, root: Path, gridion: Path, slurm: Slurm
+) -> None:
+    (first, *_) = push_runs(program, data, gridion, 5)
+    place = first.relative_to(gridion)
+    shutil.copytree(first, root / "promethion" / place)
+    (path,) = (gridion / ".ontpush").glob("*.json")
+    told = json.loads(path.read_text())
+    told["runs"] = [each for each in told["runs"] if each["run"] == str(place)]
+    (root / "promethion" / ".ontpush").mkdir()
+    (root / "promethion" / ".ontpush" / "host.json").write_text(json.dumps(told))
+    monitor.settings["slurm_jobs"] = 4
+    (monitor.modules / "sitecustomize.py").write_text(WAITS)
+    (monitor.home / "hold").touch()
+    assert monitor.run("monitor").is_silent
+    assert submitted(monitor) == {"gridion": 2, "promethion": 1}
+
+
+def submitted(monitor: Program) -> dict[str, int]:
+    """How many jobs there are of each instrument, as the monitor knows them."""
+    known = {
+        path.stem: json.loads(path.read_text())["runs"].values()
+        for path in monitor.state.glob("instruments/*.json")
+    }
+    return {name: sum("job" in each for each in runs) for name, runs in known.items()}
 
 
 def test_a_job_names_what_is_corrupt(

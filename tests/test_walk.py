@@ -287,6 +287,16 @@ def test_a_tick_asks_for_a_minute_and_the_next_one_goes_on(
     assert found == [str(place.relative_to(gridion)) for place in places]
 
 
+def test_a_run_that_takes_too_long_to_walk_through_is_left_to_the_next_tick(local: Pair) -> None:
+    remove(local.there)
+    at(local.monitor, DUE, "import ontpush.facts.limits as limits\nlimits.RUN_WALK_SECONDS = 0\n")
+    assert local.monitor.run("monitor").is_silent
+    (told,) = (line for line in local.monitor.told("WARN") if "cannot be looked at" in line)
+    assert "it takes longer than 0 s" in told
+    at(local.monitor, (8, 23.5))
+    assert local.look() == "corrupt"
+
+
 # -- pull ---------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optio
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
-from ontpush.cluster.inside import opened_inside, path_of, remove_inside
+from ontpush.cluster.inside import can_be_run, opened_inside, path_of, remove_inside
 from ontpush.cluster.memory import (
     CHECKING,
     CORRUPT,
@@ -27,11 +27,12 @@ from ontpush.cluster.memory import (
     Standing,
 )
 from ontpush.cluster.retract import above
-from ontpush.engine.allowance import TooMuch, allowance
+from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
 from ontpush.facts import limits
-from ontpush.facts.names import below, shown
+from ontpush.facts.names import below, shortened, shown
+from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
 
@@ -39,6 +40,7 @@ _DAY = 86400
 _HOUR = 3600
 _MOST_DIGITS = 19
 _DAMAGED = "no rsync.done here vouches for the md5sum beside it: one of them is damaged or missing"
+_TOO_MUCH_NEWS = "more is new than one look reads: the rest waits for the next one"
 _NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
 NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
 
@@ -56,7 +58,8 @@ class Vouched(NamedTuple):
 def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     """What the done mark in the run vouches for at this moment; None where it does not.
 
-    OSError where a server does not say just now: that is no word against the run.
+    OSError where a server does not say just now: that is no word against the run. TooMuch where an
+    allowance is used up.
     """
     try:
         with opened_inside(base, run) as directory:
@@ -65,7 +68,7 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
             # A mark that was renamed together with its run was never made for what lies here.
             if mark.get("run") != shown(run):
                 return None
-            if os.lstat(where + b"/" + ROLLUP).st_size > limits.LARGEST_ROLLUP:
+            if not _may_be_read(where + b"/" + ROLLUP):
                 return None
             rollup = load_md5_of_rollup(where)
             made_ns = os.lstat(where + b"/" + DONE_MARK).st_mtime_ns
@@ -76,6 +79,13 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     if mark.get("rollup") != rollup:
         return None
     return Vouched(rollup, "{} {}".format(mark["date"], made_ns))
+
+
+def _may_be_read(rollup: bytes) -> bool:
+    """Whether a roll-up is no larger than any that is one, and takes no longer than to send it."""
+    with open_regular(rollup) as file:
+        size = os.fstat(file.fileno()).st_size
+        return size <= limits.LARGEST_ROLLUP and not holes_in(file.fileno(), size)
 
 
 def is_as_found(base: bytes, run: bytes, standing: Standing) -> bool:
@@ -143,10 +153,11 @@ def take_note(
     remembered: Remembered,
     remind_seconds: float,
     contested: Collection[str],
-) -> Remembered:
+) -> Tuple[Remembered, Collection[bytes]]:
     """What is remembered, with what is newly vouched for, or due to be verified again.
 
-    Runs that are `contested` are passed over.
+    Runs that are `contested` are passed over. Where the tree was searched, also the runs in which
+    it holds a mark of ours.
     """
     now = int(time.time())
     is_new = not remembered.known_since
@@ -156,20 +167,17 @@ def take_note(
     is_part = _part_of_others(beat)
     runs = _without_parts(instrument.base, remembered.runs, is_part)
     is_due = _search_is_due(instrument.name, beat, remembered, now)
-    found, fault = _done_runs(instrument.base) if is_due else ([], remembered.fault)
-    found = [run for run in found if not is_part(run)]
+    search = _search(instrument.base) if is_due else _Search([], [], _lasting(remembered.fault))
+    found = [run for run in search.done if not is_part(run)]
     names = list(runs) if is_due else _done_no_more(beat, runs)
     known = [name.encode("utf-8", "surrogateescape") for name in names]
-    for run, facts in _candidates(beat, found, known):
-        name = run.decode("utf-8", "surrogateescape")
-        standing = runs.get(name)
-        if name in contested or (not is_due and _is_known(standing, facts)):
-            continue
-        new = _look(moment, run, standing, facts)
-        if new and standing is None and len(runs) >= limits.MOST_RUNS:
-            fault = f"more than {limits.MOST_RUNS:,} runs"
-        elif new:
-            runs[name] = new
+    to_look_at = [
+        (run, facts)
+        for run, facts in _candidates(beat, found, known)
+        if run.decode("utf-8", "surrogateescape") not in contested
+        and (is_due or not _is_known(runs.get(run.decode("utf-8", "surrogateescape")), facts))
+    ]
+    fault = _look_at_each(moment, to_look_at, runs) or search.fault
     remembered = remembered._replace(fault=fault)
     for name, standing in runs.items():
         if not is_over(standing.since, remind_seconds, now):
@@ -180,9 +188,38 @@ def take_note(
         elif standing.verdict == UNVOUCHED:
             runs[name] = standing._replace(since=now, found_bad=0)
     if not is_due:
-        return remembered._replace(runs=runs)
+        return remembered._replace(runs=runs), []
     kept = {run: each for run, each in runs.items() if is_there(instrument.base, run)}
-    return remembered._replace(runs=kept, searched_at=now)
+    # Of one that is new it cannot be told which marks are ours.
+    return remembered._replace(runs=kept, searched_at=now), [] if is_new else search.verified
+
+
+def _lasting(fault: str) -> str:
+    """What was too much until the next search says otherwise; news are only of one look."""
+    return "" if fault == _TOO_MUCH_NEWS else fault
+
+
+def _look_at_each(
+    moment: "_Moment", runs: List[Tuple[bytes, Optional[RunFacts]]], known: Dict[str, Standing]
+) -> str:
+    """Look at runs, as far as one look may; what was too much for that, if anything was.
+
+    Each look begins elsewhere: none is always the last.
+    """
+    start = int(time.monotonic() * 1000) % len(runs) if runs else 0
+    fault = ""
+    try:
+        with allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS):
+            for run, facts in counted(runs[start:] + runs[:start]):
+                name = run.decode("utf-8", "surrogateescape")
+                new = _look(moment, run, known.get(name), facts)
+                if new and name not in known and len(known) >= limits.MOST_RUNS:
+                    fault = f"more than {limits.MOST_RUNS:,} runs"
+                elif new:
+                    known[name] = new
+    except TooMuch:
+        return fault or _TOO_MUCH_NEWS
+    return fault
 
 
 def _part_of_others(beat: Optional[Heartbeat]) -> Callable[[bytes], bool]:
@@ -265,19 +302,30 @@ def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered,
     return not last <= remembered.searched_at <= now
 
 
-def _done_runs(base: bytes) -> Tuple[List[bytes], str]:
-    """The runs below with a done mark, and what was too much to be searched, if anything was."""
-    found: List[bytes] = []
+class _Search(NamedTuple):
+    """The runs with a done mark, those with ours, and what was too much to be searched."""
+
+    done: List[bytes]
+    verified: List[bytes]
+    fault: str
+
+
+def _search(base: bytes) -> _Search:
+    """Search all that lies below."""
+    found = _Search([], [], "")
     try:
         with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
-            found.extend(
-                below(each.path, base)
-                for each in find_runs(base, lambda _: None)
-                if any(entry.name == DONE_MARK for entry in each.entries)
-            )
+            for each in find_runs(base, lambda _: None):
+                run, names = below(each.path, base), each.names
+                if not can_be_run(run):
+                    why = f"the path of a run is too deep or too long: {shortened(shown(run))}"
+                    found = found._replace(fault=why)
+                    continue
+                found.done.extend([run] * (DONE_MARK in names))
+                found.verified.extend([run] * (VERIFIED_MARK in names))
     except TooMuch as error:
-        return found, str(error)
-    return found, ""
+        return found._replace(fault=str(error))
+    return found
 
 
 def _is_known(standing: Optional[Standing], facts: Optional[RunFacts]) -> bool:

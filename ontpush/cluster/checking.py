@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from typing import Iterable, List, Mapping, NamedTuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple
 
 import ontpush
 from ontpush.cluster.memory import write_json
@@ -74,7 +74,8 @@ def _remove_old(directory: bytes, suffix: bytes, seconds: float) -> None:
 def verify_command(checker: Checker, run: bytes) -> List[bytes]:
     """The call that verifies the run at `run` and prints the verdict."""
     python = os.fsencode(sys.executable)
-    return [python, b"-m", b"ontpush", b"verify", b"--json", b"--config", checker.settings, run]
+    how = [b"--json", b"--untrusted", b"--config", checker.settings]
+    return [python, b"-m", b"ontpush", b"verify", *how, run]
 
 
 def program_environment() -> Mapping[str, str]:
@@ -87,11 +88,18 @@ def program_environment() -> Mapping[str, str]:
 def in_order(due: Iterable[Check]) -> List[Check]:
     """What has waited longest comes first; what failed, or was broken off, after all others.
 
-    One that takes all the time there is keeps no other from its turn.
+    One that takes all the time there is keeps no other from its turn. The second run of an
+    instrument comes after the first one of each, and so on.
     """
-    return sorted(
+    by_age = sorted(
         due, key=lambda each: (each.has_failed or os.path.exists(each.unfinished), each.since)
     )
+    turn: Dict[str, int] = {}
+    turns = []
+    for each in by_age:
+        turn[each.instrument] = turn.get(each.instrument, 0) + 1
+        turns.append((turn[each.instrument], each))
+    return [each for _, each in sorted(turns, key=lambda pair: pair[0])]
 
 
 def verify_here(checker: Checker, check: Check) -> None:

@@ -146,6 +146,18 @@ def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
     )
 
 
+def of_failed_look(instrument: Instrument, why: str) -> Condition:
+    """An instrument that could not be looked at, for whatever lies there."""
+    return Condition(
+        words.FAILED,
+        instrument.name,
+        "",
+        f"{instrument.name} cannot be looked at: {why}",
+        f"See what lies in {shown(instrument.base)}; the other instruments are looked at.",
+        same=steady(why),
+    )
+
+
 def of_unasked(instrument: Instrument, why: str) -> Condition:
     """An instrument that cannot be told that something went bad here."""
     return Condition(

@@ -51,8 +51,10 @@ def _sent_by_several(heartbeats: List[bytes]) -> Contested:
         name = shown(os.path.basename(path)[: -len(b".json")])
         try:
             told = read_heartbeat(path).runs
-        except (BadHeartbeat, OSError):  # which is told where it is heard
+        except (BadHeartbeat, OSError, MemoryError):  # which is told where it is heard
             continue
+        if len(senders) > limits.MOST_RUNS:
+            break
         for run, facts in told.items():
             if facts.state != SKIPPED:
                 senders.setdefault(run.decode("utf-8", "surrogateescape"), []).append(name)

@@ -2,9 +2,9 @@
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.inside import relative_path
+from ontpush.cluster.inside import run_path
 from ontpush.facts import limits, words
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
@@ -66,19 +66,7 @@ def arrival(path: bytes) -> float:
 def read_heartbeat(path: bytes) -> Heartbeat:
     """The heartbeat at `path`; what is wrong with single runs in it is in `faults`."""
     facts = _load(path)
-    runs: Dict[bytes, RunFacts] = {}
-    faults: List[str] = []
-    listed = facts.get("runs")
-    for each in listed if isinstance(listed, list) else []:
-        if len(runs) >= limits.MOST_RUNS:
-            faults.insert(
-                0, f"it lists more than {limits.MOST_RUNS:,} runs: others are passed over"
-            )
-            break
-        try:
-            runs[relative_path(each["run"])] = _run_facts(each)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            faults.append(f"a run in it cannot be used: {type(error).__name__}")
+    runs, fault = _runs(facts.get("runs"))
     return Heartbeat(
         arrival(path),
         _text(facts.get("version")),
@@ -87,8 +75,23 @@ def read_heartbeat(path: bytes) -> Heartbeat:
         _texts(facts.get("errors")),
         _texts(facts.get("unsent")),
         runs,
-        tuple(faults[:1]),
+        (fault,) if fault else (),
     )
+
+
+def _runs(listed: Any) -> Tuple[Dict[bytes, RunFacts], str]:
+    """The runs that can be used, and why another cannot."""
+    runs: Dict[bytes, RunFacts] = {}
+    fault = ""
+    for each in listed if isinstance(listed, list) else []:
+        if len(runs) >= limits.MOST_RUNS:
+            return runs, f"it lists more than {limits.MOST_RUNS:,} runs: others are passed over"
+        try:
+            runs[run_path(each["run"])] = _run_facts(each)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = error if isinstance(error, ValueError) else type(error).__name__
+            fault = f"a run in it cannot be used: {why}"
+    return runs, fault
 
 
 def _load(path: bytes) -> Dict[str, Any]:
@@ -99,6 +102,8 @@ def _load(path: bytes) -> Dict[str, Any]:
         raise BadHeartbeat(error.strerror or str(error)) from error
     if len(content) > limits.LARGEST_HEARTBEAT:
         raise BadHeartbeat(f"it is larger than {limits.LARGEST_HEARTBEAT >> 20} MiB")
+    if sum(map(content.count, (b"{", b"[", b","))) > limits.MOST_VALUES:
+        raise BadHeartbeat(f"it holds more than {limits.MOST_VALUES:,} values")
     try:
         facts = json.loads(content.decode("utf-8", "replace"), parse_int=_short_int)
     except (ValueError, RecursionError) as error:

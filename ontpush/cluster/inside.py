@@ -9,6 +9,7 @@ import os
 import stat
 from typing import Iterable, Iterator
 
+from ontpush.facts import limits
 from ontpush.facts.words import UNFINISHED_SUFFIX
 
 _PATH_MAX = 4096  # no disk takes a path of so many bytes: what a search finds is shorter
@@ -16,11 +17,24 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def relative_path(text: str) -> bytes:
-    """A run's path as a heartbeat names it. ValueError unless it stays below where it starts."""
+    """A path in a run, as a verification names it. ValueError unless it stays where it starts."""
     path = text.encode("utf-8", "surrogateescape")
     if not stays_inside(path):
+        raise ValueError("no path in a run")
+    return path
+
+
+def run_path(text: str) -> bytes:
+    """A run's path as a heartbeat names it. ValueError unless one that a run can have."""
+    path = relative_path(text)
+    if not can_be_run(path):
         raise ValueError("no path of a run")
     return path
+
+
+def can_be_run(path: bytes) -> bool:
+    """Whether a run's path is no deeper and no longer than any that MinKNOW makes."""
+    return path.count(b"/") < limits.DEEPEST_RUN and len(path) <= limits.LONGEST_RUN
 
 
 def stays_inside(path: bytes) -> bool:

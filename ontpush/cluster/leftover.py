@@ -6,6 +6,7 @@ it that it was to become. And a roll-up or mark under the name that we give it u
 which no file of a run can have.
 """
 
+import contextlib
 import os
 import stat
 import time
@@ -16,9 +17,8 @@ from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
-from ontpush.engine.allowance import TooMuch, allowance
+from ontpush.engine.allowance import TooMuch
 from ontpush.engine.copies import is_beginning, is_copy
-from ontpush.facts import limits
 from ontpush.facts.directories import walk
 from ontpush.facts.names import was_to_become
 from ontpush.facts.words import (
@@ -74,16 +74,19 @@ def _is_left_by_pull(place: bytes, path: bytes, is_listed: Callable[[bytes], boo
 def clear_verified(instrument: Instrument, run: bytes, standing: Standing, tell: Tell) -> Standing:
     """Remove what the verification of a run found to be left in it, told by its path in the base.
 
-    What has changed lately is left for a later look: somebody may still write it.
+    What has changed lately is left for a later look: somebody may still write it. So is what is
+    left when an allowance is used up; the one that was too large for it stays.
     """
-    if vouched(instrument.base, run) != (standing.rollup, standing.marked):
-        return standing
-    left = tuple(
-        path
-        for path in standing.leftover
-        if _waits(instrument.base, os.path.join(run, relative_path(path)), _is_copy_still, tell)
-    )
-    return standing._replace(leftover=left)
+    waiting, left = list(standing.leftover), []
+    with contextlib.suppress(TooMuch):
+        if vouched(instrument.base, run) != (standing.rollup, standing.marked):
+            return standing
+        while waiting:
+            path = waiting.pop(0)
+            where = os.path.join(run, relative_path(path))
+            if _waits(instrument.base, where, _is_copy_still, tell):
+                left.append(path)
+    return standing._replace(leftover=(*left, *waiting))
 
 
 def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
@@ -102,12 +105,8 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
 
 
 def _is_copy_still(left: bytes, whole: bytes) -> bool:
-    """Whether it is one now, not only when the run was verified; or of our own."""
-    try:
-        with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
-            return _is_ours(left) or is_beginning(left, whole)
-    except TooMuch:
-        return False
+    """Whether it is one now, not only when the run was verified; or of our own. TooMuch."""
+    return _is_ours(left) or is_beginning(left, whole)
 
 
 def _is_there(_: bytes, whole: bytes) -> bool:

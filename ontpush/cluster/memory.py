@@ -7,12 +7,13 @@ record that says what we never write is lost alone: its run is read again, whate
 import contextlib
 import json
 import os
-from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 from urllib.parse import quote, unquote
 
-from ontpush.cluster.inside import relative_path
+from ontpush.cluster.inside import relative_path, run_path
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.sums import new_md5
+from ontpush.facts import limits
 from ontpush.facts.names import for_json, shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import BadConfiguration, TryLater
@@ -25,6 +26,7 @@ UNVOUCHED = "unvouched"
 CONTESTED = "contested"
 _VERDICTS = (CHECKING, GOOD, CORRUPT, UNCHECKED, UNVOUCHED, CONTESTED)
 _LONGEST_NAME = 200
+_SHORT_NAME = 200  # characters: one for each of the most runs is no more than is remembered
 
 
 class Standing(NamedTuple):
@@ -111,10 +113,11 @@ class Memory:
             )
 
     def load(self, instrument: str) -> Remembered:
-        """What is remembered of an instrument; nothing where there is no file that can be read."""
-        facts = read_json(self._path(instrument))
-        if not facts:
+        """What is remembered of an instrument; only one without any file is new."""
+        path = self._path(instrument)
+        if not os.path.lexists(path):
             return Remembered({}, 0, 0)
+        facts = read_json(path)
         # Whoever is remembered at all is known: no mark of a run that is not is believed unread.
         known_since = max(1, _whole(facts.get("known_since")))
         searched_at, quiet_at = _whole(facts.get("searched_at")), _whole(facts.get("quiet_at"))
@@ -172,6 +175,25 @@ def write_json(path: bytes, facts: Dict[str, Any]) -> None:
         raise TryLater(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
+def in_short(runs: Dict[str, Standing]) -> Dict[str, Standing]:
+    """The same, with one file named of each run where all that are named would be too much."""
+    named = sum(len(text) for each in runs.values() for text in _named(each))
+    if named <= limits.MOST_REMEMBERED:
+        return runs
+    return {run: _with_one_name(each) for run, each in runs.items()}
+
+
+def _named(standing: Standing) -> Iterator[str]:
+    yield from (path for path, _ in standing.bad)
+    yield from standing.extra
+    yield from standing.leftover
+
+
+def _with_one_name(standing: Standing) -> Standing:
+    bad = tuple((path[:_SHORT_NAME], problem) for path, problem in standing.bad[:1])
+    return standing._replace(bad=bad, extra=(), leftover=())
+
+
 def _facts(standing: Standing) -> Dict[str, Any]:
     return {
         key: value for key, value in standing._asdict().items() if value != getattr(_DEFAULTS, key)
@@ -203,7 +225,7 @@ def _standings(listed: Any) -> Dict[str, Standing]:
     found: Dict[str, Standing] = {}
     for run, each in listed.items() if isinstance(listed, dict) else ():
         with contextlib.suppress(TypeError, ValueError, AttributeError):
-            relative_path(run)
+            run_path(run)
             found[run] = _standing(each)
     return found
 

@@ -21,6 +21,7 @@ _FROM_SUMMARY = (
     ("device", "instrument"),
     ("protocol", "protocol"),
 )
+_TOLD_OF_SUMMARY = frozenset(key for _, key in _FROM_SUMMARY)
 TITLES = {
     words.VERIFIED: "verified",
     words.VERIFICATION_FAILED: "verification failed",
@@ -179,15 +180,15 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
 
 
 def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
-    """The `key=value` lines of the run's final summaries, the last one's where both have a key."""
+    """What a run's final summaries say that is told; the last one's word where several have it."""
     found: Dict[str, str] = {}
     try:
         with opened_inside(base, run) as directory:
             with os.scandir(path_of(directory)) as entries:
                 names = [each.name for each in islice(entries, limits.MOST_ENTRIES)]
-            for name in sorted(filter(is_final_summary, names)):
+            for name in sorted(filter(is_final_summary, names))[-limits.MOST_SUMMARIES :]:
                 with open_regular(path_of(directory) + b"/" + name) as file:
-                    found.update(_pairs(file.read(1 << 16)))
+                    found.update(_pairs(file.read(limits.LARGEST_SUMMARY)))
     except OSError:
         return found
     return found
@@ -195,4 +196,5 @@ def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
 
 def _pairs(text: bytes) -> List[Tuple[str, str]]:
     pairs = [line.partition(b"=") for line in text.splitlines()]
-    return [(shown(key.strip()), shown(value.strip())[:200]) for key, _, value in pairs]
+    told = [(shown(key.strip()), shown(value.strip())[:200]) for key, _, value in pairs]
+    return [(key, value) for key, value in told if key in _TOLD_OF_SUMMARY]

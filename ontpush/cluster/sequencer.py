@@ -71,7 +71,8 @@ def pull_all(source: Source, state: bytes) -> Tour:
     if hidden:
         _complain(source, tour, RunFailed(f"not every roll-up there can be read: {hidden}"))
     known = Memory(state).load(source.name)
-    before = _without_gone(source, memory, before, runs)
+    # What is passed over in a heartbeat is not gone.
+    before = before if left.faults else _without_gone(source, memory, before, runs)
 
     def remember(run: bytes, pulled: Pulled) -> None:
         before[for_json(run)] = pulled

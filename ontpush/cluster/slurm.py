@@ -63,9 +63,20 @@ class Slurm:
         self._checker = checker
         self._wishes = wishes
         self._log = log
+        self._most = wishes.at_once
+        self._jobs: List[str] = []
         self._queue: Optional[Dict[str, str]] = None
         self._sacct_hangs = False
         self.trouble: Optional[SlurmTrouble] = None
+
+    def share(self, instruments: int, jobs: List[str]) -> None:
+        """What comes next is of one of so many instruments; the `jobs` are known to be for it.
+
+        Where there are others, it gets half of the queue.
+        """
+        alone = instruments == 1
+        self._most = self._wishes.at_once if alone else max(1, self._wishes.at_once // 2)
+        self._jobs = jobs
 
     def follow(self, check: Check, standing: Standing) -> Standing:
         """How a run stands whose verification has left no verdict yet."""
@@ -114,7 +125,8 @@ class Slurm:
     def _submit(self, check: Check, standing: Standing) -> Standing:
         """Hand the verification to Slurm, unless enough of them wait there already."""
         queue = self._asked()
-        if len(queue) >= self._wishes.at_once:
+        is_full = len(queue) >= self._wishes.at_once
+        if is_full or sum(job in queue for job in self._jobs) >= self._most:
             return standing
         os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
         command = ["sbatch", "--parsable", f"--job-name={_NAME}", "--nodes=1", "--ntasks=1"]
@@ -137,6 +149,7 @@ class Slurm:
             return standing._replace(tries=tries)
         job = found.group(1)
         queue[job] = "PENDING"
+        self._jobs.append(job)
         return standing._replace(job=job, tries=tries, missing_at=0, submitted_at=now)
 
     def _state_of(self, job: str) -> str:

@@ -8,6 +8,7 @@ roll-up that the done mark vouches for before and after.
 import contextlib
 import os
 import time
+from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ontpush import __version__
@@ -25,9 +26,10 @@ from ontpush.cluster.arrivals import (
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import relative_path, remove_inside, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
+from ontpush.engine.inspect import UNREAD
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import plural, shown
+from ontpush.facts.names import plural, shortened, shown
 from ontpush.facts.words import EXTRA, VERIFIED_MARK
 
 KEPT_FILES = 20
@@ -39,6 +41,11 @@ SENT_AGAIN = ("missing", "size", "md5")
 _MOST_REQUESTS = 3
 # How often a check that was broken off is begun again at once, and not a day later.
 _MOST_TRIES = 3
+_ADVICE = {
+    "unreadable": "let this user read it",
+    "passing": "if that lasts, look at the disk here",
+    "refused": "nothing that MinKNOW writes is so",
+}
 # What a program says of its end that has nothing to do with the run.
 _PASSING = ("interrupted", "temporary")
 
@@ -80,7 +87,7 @@ def read_verdict(path: bytes) -> Optional[Verdict]:
         runs = printed["data"].get("runs", [])
         if not runs:
             error = printed["errors"][0]
-            return _not_done(str(error["message"]), error.get("code") in _PASSING)
+            return _not_done(shortened(str(error["message"])), error.get("code") in _PASSING)
         return _verdict(runs[0])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return _not_done("the verification left no verdict: see the files beside it in `checks`")
@@ -93,8 +100,9 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         for each in facts["bad"]
         if each["problem"] != EXTRA
     ]
-    # One that was begun before an upgrade does not say what it could not read.
+    # One that was begun before an upgrade does not say what it could not read, nor count.
     unread = facts.get("unread")
+    counts = facts.get("counts") or Counter(each["problem"] for each in facts["bad"])
     if unread and not bad:
         return _unread(unread)
     bad.sort(key=lambda each: each[1] not in SENT_AGAIN)
@@ -103,10 +111,10 @@ def _verdict(facts: Dict[str, Any]) -> Verdict:
         int(facts["files"]),
         int(facts["bytes"]),
         tuple(bad[:KEPT_FILES]),
-        len(bad),
+        sum(count for problem, count in counts.items() if problem not in (EXTRA, *UNREAD)),
         "",
         extra=tuple(extra[:KEPT_FILES]),
-        extra_count=len(extra),
+        extra_count=counts.get(EXTRA, 0),
         leftover=tuple(map(_path, facts["leftover"])),
         sizes=str(facts["sizes"]),
     )
@@ -123,9 +131,9 @@ def _unread(unread: List[Dict[str, Any]]) -> Verdict:
     lasting = [each for each in unread if each["problem"] != "passing"]
     first = (lasting or unread)[0]
     more = f"; and {plural(len(unread) - 1, 'file')} more" if len(unread) > 1 else ""
-    advice = "let this user read it" if lasting else "if that lasts, look at the disk here"
+    advice = _ADVICE[first["problem"]]
     where = shown_text(first["path"])
-    why = f"{first['problem']}: {where}: {first['why']}{more}; {advice}"
+    why = shortened(f"{first['problem']}: {where}: {first['why']}{more}; {advice}")
     return _not_done(why, is_passing=not lasting)
 
 

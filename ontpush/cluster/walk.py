@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import time
 from typing import Iterable, List, NamedTuple, Optional, Tuple
 
@@ -16,6 +17,7 @@ from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, stays_inside
 from ontpush.cluster.memory import GOOD, Memory, Standing
 from ontpush.cluster.messages import View
+from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.log import EventLog
 from ontpush.engine.rollup import BadLine, read_rollup
 from ontpush.engine.sizes import Sizes
@@ -57,9 +59,13 @@ def walk(views: Iterable[View]) -> List[Walked]:
     for instrument, run, standing in _due(views, time.time()):
         found = Walked(instrument.name, run, standing.since, False)
         try:
-            differs = _differs(instrument, run.encode("utf-8", "surrogateescape"), standing)
+            with allowance(sys.maxsize, limits.RUN_WALK_SECONDS):
+                differs = _differs(instrument, run.encode("utf-8", "surrogateescape"), standing)
         except OSError as error:
             walked.append(found._replace(why=error.strerror or str(error)))
+        except TooMuch:
+            why = f"it takes longer than {limits.RUN_WALK_SECONDS:g} s"
+            walked.append(found._replace(why=why))
         else:
             if differs is not None:
                 walked.append(found._replace(differs=differs))
@@ -152,10 +158,10 @@ def _is_as_read(base: bytes, run: bytes, standing: Standing) -> bool:
 
 
 def _sizes(base: bytes, run: bytes) -> Sizes:
-    """The sizes of all files that the run's roll-up lists. OSError, BadLine."""
+    """The sizes of all files that the run's roll-up lists. OSError, BadLine, TooMuch."""
     found = Sizes()
     with opened_inside(base, run) as directory, contextlib.closing(_Files(base, run)) as files:
-        for listed in read_rollup(path_of(directory) + b"/" + ROLLUP):
+        for listed in counted(read_rollup(path_of(directory) + b"/" + ROLLUP)):
             found.add(listed.path, files.size(listed.path))
     return found
 

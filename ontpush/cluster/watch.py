@@ -7,7 +7,7 @@ it found in files, so that another tick can look meanwhile.
 import contextlib
 import os
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush.cluster.announce import announce
 from ontpush.cluster.arrivals import checking, take_note, verify_again, vouched
@@ -16,6 +16,7 @@ from ontpush.cluster.conditions import (
     Condition,
     of_bad_heartbeat,
     of_disk,
+    of_failed_look,
     of_instrument,
     of_lost,
     of_runs,
@@ -35,8 +36,10 @@ from ontpush.cluster.memory import (
     UNVOUCHED,
     Remembered,
     Standing,
+    in_short,
 )
 from ontpush.cluster.messages import View
+from ontpush.cluster.planted import take_back_planted
 from ontpush.cluster.requests import request_again
 from ontpush.cluster.sight import Settled, Sight, Watch
 from ontpush.cluster.slurm import Slurm
@@ -49,8 +52,10 @@ from ontpush.cluster.verdict import (
     verdict_path,
 )
 from ontpush.cluster.wanted import wanted
+from ontpush.engine.allowance import allowance
+from ontpush.facts import limits
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
-from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
+from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, Unexpected
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
     LOG_FAIL,
@@ -60,10 +65,11 @@ from ontpush.facts.words import (
 
 
 class _Now(NamedTuple):
-    """What people ask for, and which runs of an instrument another one sends too."""
+    """What people ask for, which runs of this instrument another one sends too, how many are."""
 
     asked: Dict[bytes, bytes]
     contested: Contested
+    instruments: int
 
 
 def look(watch: Watch, telling: bool = True) -> Sight:
@@ -80,19 +86,20 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     asked = wanted(watch.memory.directory)
     contested = contests(fleet, watch.memory, watch.limits.silent)
     for instrument in fleet:
-        now = _Now(asked, contested.get(instrument.base, {}))
+        now = _Now(asked, contested.get(instrument.base, {}), len(fleet))
         try:
             view, found = _look_at(watch, instrument, sight, now)
-        except OSError as error:
-            message = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
-            sight.troubles.append(RunFailed(f"{instrument.name}: {message}"))
-            watch.log.event(LOG_FAIL, instrument.name.encode(), message)
+            hooks = list(hooks_of(watch.hooks, view))
+        except Trouble:  # of the state, and so of all
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one of them sent, the others go on
+            conditions.append(_of_failed_look(watch, sight, instrument, error))
             unsure.add(instrument.name)
             continue
         if view.beat is None:
             unsure.add(instrument.name)
         sight.views[instrument.name] = view
-        sight.hooks.extend(hooks_of(watch.hooks, view))
+        sight.hooks.extend(hooks)
         conditions += found
     for name, memory in watch.memory.lost(each.name for each in fleet):
         # What was told of it still stands.
@@ -107,6 +114,18 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
+
+
+def _of_failed_look(
+    watch: Watch, sight: Sight, instrument: Instrument, error: Exception
+) -> Condition:
+    """That an instrument could not be looked at: it is told, and logged."""
+    why = Unexpected(error).message
+    if isinstance(error, OSError):
+        why = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
+    sight.troubles.append(RunFailed(f"{instrument.name}: {why}"))
+    watch.log.event(LOG_FAIL, instrument.name.encode(), why)
+    return of_failed_look(instrument, why)
 
 
 def _fleet(watch: Watch) -> List[Instrument]:
@@ -149,14 +168,20 @@ def _look_at(
     """One instrument: take up what is new, what is asked for, and what verifications found."""
     before = watch.memory.load(instrument.name)
     beat, quiet_at, conditions = _hear(watch, instrument, before)
-    remembered = take_note(instrument, beat, before, watch.remind_seconds, now.contested)
-    remembered = remembered._replace(quiet_at=quiet_at)
+    noted = take_note(instrument, beat, before, watch.remind_seconds, now.contested)
+    remembered = noted[0]._replace(quiet_at=quiet_at)
+    if instrument.base != watch.root:  # where several send, a mark may be of a run of another's
+        _take_back_planted(watch, instrument, beat, noted)
     if remembered.searched_at != before.searched_at:
         bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
     taken = _take_up_wanted(instrument, remembered, now.asked)
     for run in hold(instrument, remembered.runs, now.contested):
         _fail(watch, sight, instrument, run, remembered.runs[run].error)
+    if sight.slurm:
+        sight.slurm.share(
+            now.instruments, [each.job for each in remembered.runs.values() if each.job]
+        )
     for run, standing in checking(remembered).items():
         after = _go_on(watch, instrument, run, standing, sight)
         if after is None:
@@ -167,6 +192,7 @@ def _look_at(
             _note(watch, sight, instrument, run, remembered)
     _clear_away(watch, instrument, remembered, is_day=remembered.searched_at != before.searched_at)
     conditions += _ask(watch, sight, instrument, before, remembered)
+    remembered = remembered._replace(runs=in_short(remembered.runs))
     if remembered != before:
         watch.memory.save(instrument.name, remembered)
     for file in taken:
@@ -175,6 +201,16 @@ def _look_at(
     _forget_verdicts(watch, view, before)
     conditions += of_runs(instrument, beat, remembered)
     return view, conditions
+
+
+def _take_back_planted(
+    watch: Watch,
+    instrument: Instrument,
+    beat: Optional[Heartbeat],
+    noted: Tuple[Remembered, Collection[bytes]],
+) -> None:
+    for run, what in take_back_planted(instrument, beat, *noted):
+        watch.log.event(LOG_WARN, instrument.name.encode() + b"/" + run, what)
 
 
 def _take_up_wanted(
@@ -241,10 +277,11 @@ def _clear_away(watch: Watch, instrument: Instrument, now: Remembered, is_day: b
     def tell(path: bytes, what: str) -> None:
         watch.log.event(LOG_WARN, name + b"/" + path, what)
 
-    for run, standing in now.runs.items():
-        if standing.leftover and standing.verdict == GOOD:
-            where = run.encode("utf-8", "surrogateescape")
-            now.runs[run] = clear_verified(instrument, where, standing, tell)
+    with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
+        for run, standing in now.runs.items():
+            if standing.leftover and standing.verdict == GOOD:
+                where = run.encode("utf-8", "surrogateescape")
+                now.runs[run] = clear_verified(instrument, where, standing, tell)
     if is_day:
         clear_beside_heartbeats(instrument, tell)
 

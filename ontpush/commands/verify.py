@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
 from ontpush.cluster.wanted import want
 from ontpush.engine.find import open_run
-from ontpush.engine.inspect import Inspection, Remembered, inspect_run
+from ontpush.engine.inspect import UNREAD, Inspection, Remembered, inspect_run
 from ontpush.engine.ledger import existing_ledger, faults_told
 from ontpush.engine.log import EventLog
 from ontpush.engine.look import exclusion
@@ -74,6 +74,7 @@ def _inspect(settings: Mapping[str, Any], run: bytes, show: Show, log: EventLog)
             exclusion(settings["exclude"]),
             _known_sizes(settings, run, log),
             progress.advance,
+            settings["untrusted"],
         )
     finally:
         progress.end()
@@ -109,13 +110,14 @@ def _facts(run: bytes, inspection: Inspection) -> Dict[str, Any]:
             for each in inspection.bad
             if each.is_unread
         ],
+        "counts": inspection.counts,
         "leftover": [for_json(path) for path in inspection.leftover],
     }
 
 
 def _line(run: bytes, inspection: Inspection) -> str:
-    unread_files = sum(each.is_unread for each in inspection.bad)
-    bad = len(inspection.bad) - unread_files
+    unread_files = sum(inspection.counts.get(each, 0) for each in UNREAD)
+    bad = sum(inspection.counts.values()) - unread_files
     verdict = f"{bad} bad" if bad else "" if unread_files else "all well"
     told = [verdict] * bool(verdict) + [f"{unread_files} not to be read"] * bool(unread_files)
     if inspection.leftover:
@@ -134,6 +136,8 @@ def _troubles(run: bytes, inspection: Inspection) -> Iterator[Trouble]:
             yield RunFailed(told, run)
         elif each.problem == "unreadable":
             yield FileFailed(f"{told}: {each.why}; let this user read it", run)
+        elif each.problem == "refused":
+            yield FileFailed(f"{told}: {each.why}", run)
         else:
             kind = FileFailed if lasts else TryLater
             yield kind(f"{told}: {each.why}; verify it again", run)

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+from itertools import islice
 from typing import Iterable, Optional
 
+from ontpush.facts import limits
 from ontpush.facts.minknow import Promised, count_kinds
 from ontpush.facts.regular import open_regular
 
@@ -16,8 +18,8 @@ def warning_of_counts(
     One that has gone meanwhile promises nothing: the next look finds that it has.
     """
     promised = Promised()
-    for name in summaries:
+    for name in islice(summaries, limits.MOST_SUMMARIES):
         path = os.path.join(run, name)
         with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
-            promised.add(file.read(1 << 20).decode("utf-8", "replace"))
+            promised.add(file.read(limits.LARGEST_SUMMARY).decode("utf-8", "replace"))
     return "; ".join(promised.complaints(count_kinds(names))) or None

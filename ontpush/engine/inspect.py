@@ -4,11 +4,12 @@ Sizes are held against what the ledger remembers, missing and extra files come o
 and only what is left is read: once, for both kinds of sum.
 """
 
+import contextlib
 import csv
 import io
 import os
 import stat
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.engine.copies import is_copy
 from ontpush.engine.look import is_ours
@@ -17,9 +18,10 @@ from ontpush.engine.rollup import BadLine, Listed, read_rollup
 from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
+from ontpush.facts import limits
 from ontpush.facts.directories import names_in
-from ontpush.facts.names import finished_name, shown, was_to_become
-from ontpush.facts.regular import open_regular
+from ontpush.facts.names import finished_name, human_size, shortened, shown, was_to_become
+from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import ROLLUP
 
@@ -29,13 +31,15 @@ EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
 # Path, MD5 and size in bytes of a file as it was hashed here.
 Remembered = Tuple[bytes, bytes, int]
 Paths = List[bytes]
+# Problems of which nobody knows what is in the file.
+UNREAD = ("unreadable", "passing", "refused")
 
 
 class Bad(NamedTuple):
     """A file that is not what it should be: `missing`, `extra`, `size`, `md5` or `sha256`.
 
-    Or one of which that cannot be said: `unreadable` by this user, or `passing`, which a server
-    does not give just now; then `why` is what the system says.
+    Or one of which that cannot be said: `unreadable` by this user, `passing`, which a server does
+    not give just now, or `refused`, which no honest sender sends; then `why` says more.
     """
 
     path: bytes
@@ -45,21 +49,43 @@ class Bad(NamedTuple):
     @property
     def is_unread(self) -> bool:
         """Whether nobody knows what is in it."""
-        return self.problem in ("unreadable", "passing")
+        return self.problem in UNREAD
+
+
+class BadFiles:
+    """The bad files of a run: how many there are of each problem, and the first `most` of each."""
+
+    def __init__(self, most: Optional[int]) -> None:
+        self.counts: Dict[str, int] = {}
+        self._most = most
+        self._named: List[Bad] = []
+
+    def add(self, bad: Iterable[Bad]) -> None:
+        """Count them."""
+        for each in bad:
+            count = self.counts[each.problem] = self.counts.get(each.problem, 0) + 1
+            if self._most is None or count <= self._most:
+                self._named.append(each)
+
+    def named(self) -> List[Bad]:
+        """Those that are named, by path."""
+        return sorted(self._named)
 
 
 class Inspection(NamedTuple):
-    """What came of it: how many files and bytes were read, and every bad one, by path.
+    """What came of it: how many files and bytes were read, and the bad ones, by path.
 
-    `rollup` is the MD5 of the roll-up that they were held against. `leftover` are the first of
-    the files that the roll-up does not list, under rsync's temporary name of a file that begins
-    with the same bytes, and of our own that were not written to their end. `sizes` tells which
-    files were read, and how large they were: see `Sizes`.
+    `counts` says how many are bad by problem, also of those that are not named. `rollup` is the MD5
+    of the roll-up that they were held against. `leftover` are the first of the files that the
+    roll-up does not list, under rsync's temporary name of a file that begins with the same bytes,
+    and of our own that were not written to their end. `sizes` tells which files were read, and how
+    large they were: see `Sizes`.
     """
 
     files: int
     bytes: int
     bad: List[Bad]
+    counts: Dict[str, int]
     rollup: str
     leftover: Paths
     sizes: str
@@ -71,6 +97,7 @@ CREATE TABLE listed (path BLOB PRIMARY KEY, md5 BLOB, sha256 BLOB NOT NULL DEFAU
     size INTEGER, seen INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID
 """
 _PAGE = 500
+_DISK_BLOCK = 512  # bytes, of which stat counts
 _MOST_LEFTOVERS = 1000
 
 
@@ -87,47 +114,53 @@ def inspect_run(
     excluded: Callable[[bytes], bool],
     remembered: Iterable[Remembered],
     on_file: Callable[[int, int], None],
+    untrusted: bool = False,
 ) -> Inspection:
     """Check the run at `run`; `remembered` tells sizes that are known.
 
+    One that is `untrusted` may have been made to cost more than it took to send: see `limits`.
     RunFailed where there is no roll-up to check against, it is no roll-up, or it has changed
     meanwhile; TryLater where it cannot be read just now. OSError where a directory cannot be read.
     """
     with Scratch(_LISTED) as listed:
-        return _inspect(run, jobs, excluded, remembered, on_file, listed)
+        rollup = md5_of_rollup(run)
+        _read_rollup(run, listed)
+        with_sha256 = _add_minknow_sums(run, listed)
+        known = "UPDATE listed SET size = ? WHERE path = ? AND md5 = ?"
+        listed.change(known, ((size, path, md5) for path, md5, size in remembered))
+        walk = _Walk(run, excluded, listed, untrusted)
+        for part in _read(run, walk.tasks(), jobs, with_sha256, on_file):
+            walk.bad.add(part)
+        if rollup is None or md5_of_rollup(run) != rollup:
+            raise RunFailed("md5sum changed while the run was verified: verify it again", run)
+        missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
+        walk.bad.add(_not_listed(run, path) for (path,) in listed.ordered(missing))
+    read, bad, leftover = walk.read, walk.bad, sorted(walk.leftover)
+    return Inspection(
+        read.files, read.bytes, bad.named(), bad.counts, rollup, leftover, read.digest()
+    )
 
 
-def _inspect(
+def _read(
     run: bytes,
+    tasks: Iterable[Task],
     jobs: int,
-    excluded: Callable[[bytes], bool],
-    remembered: Iterable[Remembered],
+    with_sha256: bool,
     on_file: Callable[[int, int], None],
-    listed: Scratch,
-) -> Inspection:
-    rollup = md5_of_rollup(run)
-    _read_rollup(run, listed)
-    with_sha256 = _add_minknow_sums(run, listed)
-    known = "UPDATE listed SET size = ? WHERE path = ? AND md5 = ?"
-    listed.change(known, ((size, path, md5) for path, md5, size in remembered))
-    walk = _Walk(run, excluded, listed)
-    bad: List[Bad] = []
-    changed: List[Task] = []
-    for batch in take_sums(walk.tasks(), jobs, with_sha256):
+) -> Iterator[Iterable[Bad]]:
+    """The bad ones among the files that are read. RunFailed where one changes all the time."""
+    again: List[Task] = []
+    for batch in take_sums(tasks, jobs, with_sha256):
         for summed in batch:
             if _has_changed(summed) or summed.problem is not None:
-                changed.append(_task_of(run, summed))
+                again.append(_task_of(run, summed))
             else:
-                bad += _judge(summed)
+                yield _judge(summed)
         on_file(len(batch), sum(each.stat.st_size for each in batch if each.stat))
-    bad += _read_again(run, changed, jobs, with_sha256)
-    if rollup is None or md5_of_rollup(run) != rollup:
-        raise RunFailed("md5sum changed while the run was verified: verify it again", run)
-    bad += walk.bad
-    missing = "SELECT path FROM listed WHERE NOT seen AND path > ? ORDER BY path LIMIT ?"
-    bad += [_not_listed(run, path) for (path,) in listed.ordered(missing)]
-    read, leftover = walk.read, sorted(walk.leftover)
-    return Inspection(read.files, read.bytes, sorted(bad), rollup, leftover, read.digest())
+        if len(again) >= _PAGE:
+            yield _read_again(run, again, jobs, with_sha256)
+            again = []
+    yield _read_again(run, again, jobs, with_sha256)
 
 
 def _read_rollup(run: bytes, listed: Scratch) -> None:
@@ -166,19 +199,30 @@ def _refuse_two_sums(run: bytes, listed: Scratch) -> None:
 class _Walk:
     """One walk through a run, file by file as they are to be read: a run may have very many."""
 
-    def __init__(self, run: bytes, excluded: Callable[[bytes], bool], listed: Scratch) -> None:
+    def __init__(
+        self, run: bytes, excluded: Callable[[bytes], bool], listed: Scratch, untrusted: bool
+    ) -> None:
         self._run = run
         self._excluded = excluded
         self._listed = listed
-        self.bad: List[Bad] = []
+        self._untrusted = untrusted
+        self._holes = 0
+        self._most_leftovers = limits.MOST_NAMED if untrusted else _MOST_LEFTOVERS
+        self.bad = BadFiles(limits.MOST_NAMED if untrusted else None)
         self.leftover: List[bytes] = []
         self.read = Sizes()
 
     def tasks(self) -> Iterator[Task]:
-        """What is left to be read; what is bad at first sight goes to `bad`. OSError."""
+        """What is left to be read; what is bad at first sight goes to `bad`. OSError, RunFailed."""
         waiting = [b""]
         while waiting:
             directory = waiting.pop()
+            if self._untrusted and directory.count(b"/") > limits.DEEPEST_FILE:
+                where = shortened(shown(directory))
+                raise RunFailed(
+                    f"lies deeper than {limits.DEEPEST_FILE} levels, so it is not read: {where}",
+                    self._run,
+                )
             names, below = names_in(os.path.join(self._run, directory))
             for start in range(0, len(names), _PAGE):
                 yield from self._page(directory, names[start : start + _PAGE], names)
@@ -224,20 +268,40 @@ class _Walk:
         if not stat.S_ISREG(found.st_mode):
             return
         if expected is None:
-            self._not_expected(path)
+            self._not_expected(path, found)
             return
         seen.append(path)
         is_empty = expected.md5 == EMPTY_MD5
         if expected.size not in (None, found.st_size) or (found.st_size and is_empty):
-            self.bad.append(Bad(path, "size"))
+            self.bad.add([Bad(path, "size")])
+            return
+        refused = self._why_refused(full_path, found)
+        if refused:
+            self.bad.add([Bad(path, "refused", refused)])
             return
         self.read.add(path, found.st_size)
         yield Task(expected, full_path, found.st_size)
 
-    def _not_expected(self, path: bytes) -> None:
+    def _why_refused(self, path: bytes, found: os.stat_result) -> str:
+        """Why a file of an untrusted run is not read: it costs more to read than to send."""
+        if not self._untrusted:
+            return ""
+        if found.st_nlink > 1:
+            return f"has {found.st_nlink} names (hard links), so it is not read: make it a copy"
+        if found.st_blocks * _DISK_BLOCK < found.st_size:
+            with contextlib.suppress(OSError), open_regular(path) as file:  # reading it tells why
+                self._holes += holes_in(file.fileno(), found.st_size)
+        if self._holes > limits.MOST_HOLES:
+            most = human_size(limits.MOST_HOLES)
+            return f"lies on no disk: with it the run has more than {most} of holes"
+        return ""
+
+    def _not_expected(self, path: bytes, found: os.stat_result) -> None:
         """What there is of a file that is still coming, or of one that never came, is no extra."""
         if was_to_become(path) is None:
-            self.bad.append(Bad(path, "extra"))
+            self.bad.add([Bad(path, "extra")])
+        elif self._why_refused(os.path.join(self._run, path), found):
+            pass  # to compare it would be to read it
         elif finished_name(path) == path and is_copy(self._run, path, self._is_listed):
             self._note_leftover(path)
 
@@ -245,7 +309,7 @@ class _Walk:
         return bool(self._expected([path]))
 
     def _note_leftover(self, path: bytes) -> None:
-        if len(self.leftover) < _MOST_LEFTOVERS:
+        if len(self.leftover) < self._most_leftovers:
             self.leftover.append(path)
 
 
@@ -254,11 +318,13 @@ def _not_listed(run: bytes, path: bytes) -> Bad:
 
     What the roll-up names is looked at only where it lies in the run, and no link is on the way.
     """
-    inside = os.path.realpath(run) + b"/" + path
+    where = os.path.join(run, path)
     try:
-        leads_there = os.path.realpath(os.path.join(run, path)) == inside
-        if leads_there and stat.S_ISREG(os.lstat(inside).st_mode):
-            return Bad(path, "passing", "its directory did not list it")
+        # Of very many that are gone, only that is asked.
+        if stat.S_ISREG(os.lstat(where).st_mode):
+            inside = os.path.realpath(run) + b"/" + path
+            if os.path.realpath(where) == inside:
+                return Bad(path, "passing", "its directory did not list it")
     except OSError as error:
         return Bad(path, why_unread(error), error.strerror or "")
     return Bad(path, "missing")
@@ -287,11 +353,19 @@ def _rows(path: bytes) -> Iterator[Tuple[bytes, bytes]]:
     with open_regular(path) as raw, io.TextIOWrapper(
         raw, newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        for row in csv.DictReader(file):
+        for row in csv.DictReader(_short_lines(file)):
             where, sum_text = row.get("file_path") or "", row.get("file_hash") or ""
             if where and sum_text:
                 key = where.encode("utf-8", "surrogateescape")
                 yield os.path.normpath(key), bytes.fromhex(sum_text.strip())
+
+
+def _short_lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a file. ValueError for one without end."""
+    for line in iter(lambda: file.readline(limits.LONGEST_ROW), ""):
+        if len(line) == limits.LONGEST_ROW:
+            raise ValueError(f"a line has more than {limits.LONGEST_ROW:,} characters")
+        yield line
 
 
 def _has_changed(summed: Summed) -> bool:

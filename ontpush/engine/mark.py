@@ -6,7 +6,9 @@ import os
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
+from ontpush.engine.allowance import counted
 from ontpush.engine.rollup import md5_and_size
+from ontpush.facts import limits
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed
@@ -39,8 +41,8 @@ def read_mark(run: bytes, name: bytes = DONE_MARK) -> Optional[Dict[str, str]]:
 def load_mark(run: bytes, name: bytes = DONE_MARK) -> Dict[str, str]:
     """What `read_mark` reads. OSError where it cannot be read, or is not there."""
     with open_regular(os.path.join(run, name)) as file:
-        lines = file.read(65536).decode("utf-8", "replace").splitlines()
-    facts = {"date": lines[0].strip() if lines else ""}
+        lines = file.read(limits.LARGEST_MARK).decode("utf-8", "replace").splitlines()
+    facts = {"date": lines[0].strip()[: limits.LONGEST_DATE] if lines else ""}
     for line in lines[1:]:
         key, colon, value = line.partition(": ")
         if colon:
@@ -136,10 +138,13 @@ def md5_of_rollup(run: bytes) -> Optional[str]:
 
 
 def load_md5_of_rollup(run: bytes) -> str:
-    """The MD5 of the roll-up that lies in the run. OSError where it cannot be read."""
+    """The MD5 of the roll-up that lies in the run. OSError where it cannot be read.
+
+    TooMuch where an allowance is used up: each block counts.
+    """
     with open_regular(os.path.join(run, ROLLUP)) as file:
         # Not line by line: whoever may write there could write one line without end.
-        return md5_and_size(iter(lambda: file.read(1 << 20), b""))[0]
+        return md5_and_size(counted(iter(lambda: file.read(limits.ROLLUP_BLOCK), b"")))[0]
 
 
 def vouches(

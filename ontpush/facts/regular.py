@@ -20,3 +20,29 @@ def open_regular(path: bytes, through_links: bool = False) -> IO[bytes]:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def holes_in(descriptor: int, size: int) -> int:
+    """How many of the `size` bytes of an opened file lie on no disk, as far as the disk tells.
+
+    To be asked before it is read. OSError.
+    """
+    holes = position = 0
+    while position < size:
+        data = min(_data_from(descriptor, position, size), size)
+        holes += data - position
+        position = os.lseek(descriptor, data, os.SEEK_HOLE) if data < size else size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return holes
+
+
+def _data_from(descriptor: int, position: int, size: int) -> int:
+    """Where the next data begins; where there is no more, `size`."""
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:  # this disk knows of no holes
+            return position
+        raise
