@@ -10,6 +10,7 @@ from typing import Iterable, List, Mapping, NamedTuple
 import ontpush
 from ontpush.cluster.memory import write_json
 from ontpush.engine.children import Child
+from ontpush.engine.private import make_private, open_private
 from ontpush.engine.transport import environment
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import Stopped, unwritable
@@ -104,10 +105,11 @@ def verify_here(checker: Checker, check: Check) -> None:
 
 
 def _verify_here(checker: Checker, check: Check) -> None:
-    os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+    make_private(os.path.dirname(check.verdict))
     unfinished = check.unfinished
     command = verify_command(checker, check.path)
-    with open(unfinished, "wb") as printed, tempfile.TemporaryFile() as errors:
+    descriptor = open_private(unfinished, os.O_WRONLY | os.O_TRUNC)
+    with open(descriptor, "wb") as printed, tempfile.TemporaryFile() as errors:
         with open(os.devnull, "rb") as nothing:
             child = Child(command, nothing, errors, checker.hours * 3600, program_environment())
         with child:

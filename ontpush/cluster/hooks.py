@@ -13,6 +13,7 @@ from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
 from ontpush.engine.children import Child
+from ontpush.engine.private import make_private, open_private
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import from_argument, human_time, shown
 from ontpush.facts.trouble import TryLater
@@ -79,7 +80,7 @@ def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
 
 def run_hooks(hooks: Hooks, due: Sequence[Hook]) -> None:
     """Start all that were not started yet, a few at a time, and wait. TryLater, OSError."""
-    os.makedirs(os.path.join(hooks.state, b"hooks"), exist_ok=True)
+    make_private(os.path.join(hooks.state, b"hooks"))
     for start in range(0, len(due), _AT_ONCE):
         _run_together(hooks, due[start : start + _AT_ONCE])
 
@@ -113,6 +114,7 @@ def _start(hook: Hook, limit: float) -> Optional[Child]:
     """The command at work, to be entered at once; None where it cannot be, which is noted."""
     with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as null:
         try:
+            os.close(open_private(hook.output, os.O_WRONLY))
             return Child(_command(hook), nothing, null, limit, _environment(hook))
         except OSError as error:
             _end(hook, -1, f"could not be started: {error.strerror}")

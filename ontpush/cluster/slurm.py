@@ -16,6 +16,7 @@ from ontpush.cluster.memory import UNCHECKED, Standing
 from ontpush.cluster.verdict import LOG_SUFFIX
 from ontpush.engine.log import EventLog
 from ontpush.engine.orphans import tick_mark
+from ontpush.engine.private import make_private
 from ontpush.engine.transport import environment
 from ontpush.facts.names import shown
 from ontpush.facts.words import LOG_WARN
@@ -116,7 +117,7 @@ class Slurm:
         queue = self._asked()
         if len(queue) >= self._wishes.at_once:
             return standing
-        os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+        make_private(os.path.dirname(check.verdict))
         command = ["sbatch", "--parsable", f"--job-name={_NAME}", "--nodes=1", "--ntasks=1"]
         command += [
             "--chdir=/",
@@ -180,6 +181,7 @@ def _script(checker: Checker, check: Check) -> bytes:
     return b"\n".join(
         [
             b"#!/bin/sh",
+            b"umask 077",
             b"export LC_ALL=C PYTHONPATH=" + _quoted(where),
             b"new=" + verdict + b".$SLURM_JOB_ID.new",
             command + b' >"$new"',
