@@ -233,7 +233,7 @@ def test_a_verdict_that_is_late_and_not_awaited_any_more_ends_no_tick(
         "else:\n"
         "    import ontpush.cluster.checking as checking\n"
         "    _Child = checking.Child\n"
-        "    checking.Child = lambda *its: _Child(*its[:3], 3.0, its[4])\n"
+        "    checking.Child = lambda *its: _Child(*its[:2], 3.0, its[3])\n"
     )
     with monitor.started("monitor", *monitor.configured()) as process:
         wait_for(lambda: list(monitor.state.glob("checks/*.new")), "no verification begins")
@@ -342,9 +342,9 @@ if b"verify" in words:
 else:
     import ontpush.cluster.checking as checking
     _Child = checking.Child
-    def _child(command, nothing, errors, limit, environment):
+    def _child(command, nothing, limit, environment):
         limit = {limit} if {slow!r} in command[-1].split(b"/") else limit
-        return _Child(command, nothing, errors, limit, environment)
+        return _Child(command, nothing, limit, environment)
     checking.Child = _child
 """
 

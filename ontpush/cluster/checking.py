@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from typing import Iterable, List, Mapping, NamedTuple
 
@@ -109,12 +108,12 @@ def _verify_here(checker: Checker, check: Check) -> None:
     unfinished = check.unfinished
     command = verify_command(checker, check.path)
     descriptor = open_private(unfinished, os.O_WRONLY | os.O_TRUNC)
-    with open(descriptor, "wb") as printed, tempfile.TemporaryFile() as errors:
+    with open(descriptor, "wb") as printed:
         with open(os.devnull, "rb") as nothing:
-            child = Child(command, nothing, errors, checker.hours * 3600, program_environment())
+            child = Child(command, nothing, checker.hours * 3600, program_environment())
         with child:
-            for line in child.lines():
-                printed.write(line + b"\n")
+            for piece in child.pieces():
+                printed.write(piece)
             code = child.wait()
     if child.timed_out:
         why = f"it took longer than {checker.hours:g} hours: raise verify_hours"

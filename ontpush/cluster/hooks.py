@@ -112,10 +112,10 @@ def _run_together(hooks: Hooks, due: Sequence[Hook]) -> None:
 
 def _start(hook: Hook, limit: float) -> Optional[Child]:
     """The command at work, to be entered at once; None where it cannot be, which is noted."""
-    with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as null:
+    with open(os.devnull, "rb") as nothing:
         try:
             os.close(open_private(hook.output, os.O_WRONLY))
-            return Child(_command(hook), nothing, null, limit, _environment(hook))
+            return Child(_command(hook), nothing, limit, _environment(hook))
         except OSError as error:
             _end(hook, -1, f"could not be started: {error.strerror}")
             return None
