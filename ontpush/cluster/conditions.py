@@ -146,6 +146,19 @@ def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
     )
 
 
+def of_held_lock(why: str) -> Condition:
+    """A lock of this state that something holds and does nothing under."""
+    return Condition(
+        words.FAILED,
+        "",
+        "",
+        "something keeps the ticks of the monitor from their work",
+        "End that process, or see why its disk does not answer; the next tick goes on.",
+        (why,),
+        "held",
+    )
+
+
 def of_unasked(instrument: Instrument, why: str) -> Condition:
     """An instrument that cannot be told that something went bad here."""
     return Condition(

@@ -16,6 +16,7 @@ from ontpush.cluster.conditions import (
     Condition,
     of_bad_heartbeat,
     of_disk,
+    of_held_lock,
     of_instrument,
     of_lost,
     of_runs,
@@ -49,6 +50,7 @@ from ontpush.cluster.verdict import (
     verdict_path,
 )
 from ontpush.cluster.wanted import wanted
+from ontpush.engine.lock import held_too_long
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble
 from ontpush.facts.words import (
@@ -103,7 +105,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         _refuse_wanted(watch, asked)
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
-    conditions += _own_disks(watch)
+    conditions += [*_own_disks(watch), *_own_locks(watch)]
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
@@ -340,6 +342,13 @@ def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
         is_awaited = after is not None and after.verdict == CHECKING
         if after is None or not is_awaited or path != verdict_path(state, name, run, after):
             drop_verdict(path, keep_log=after is not None and after.verdict == UNCHECKED)
+
+
+def _own_locks(watch: Watch) -> Iterator[Condition]:
+    for name, patience in watch.patience.items():
+        why = held_too_long(watch.memory.directory, name, patience)
+        if why:
+            yield of_held_lock(why)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:

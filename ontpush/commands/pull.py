@@ -31,7 +31,7 @@ from ontpush.facts.trouble import (
 )
 from ontpush.facts.words import LOG_WARN
 from ontpush.result import Result, table
-from ontpush.settings import courteous, fleet_root, state_dir, transport_from
+from ontpush.settings import courteous, fleet_root, patience, state_dir, transport_from
 
 _LONGEST_NAME = 200  # bytes, of the 255 that a file system has
 
@@ -87,7 +87,7 @@ def _check_names(names: List[str]) -> None:
 def _one(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -> Result:
     source, state = _source(settings, facts, log), state_dir(settings)
     lock = b"pull-" + file_name(source.name) + b".lock"
-    with only_one(state, lock):
+    with only_one(state, lock, patience=patience(settings)):
         tour = pull_all(source, state)
     troubles = tour.troubles + ([log.trouble] if log.trouble else [])
     return Result(

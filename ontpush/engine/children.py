@@ -8,6 +8,7 @@ import threading
 import time
 from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional, Union
 
+from ontpush.engine.lock import step_forward
 from ontpush.facts.limits import LARGEST_ANSWER, LONGEST_LINE, MOST_SAID
 from ontpush.facts.names import human_size, shown
 from ontpush.facts.trouble import Interrupted, RunFailed
@@ -205,6 +206,7 @@ class Child:
         with self._reaping:
             self._process.wait()
         self._process.stdout.close()
+        step_forward()
 
     def _runs(self) -> bool:
         leader = self._process.pid
