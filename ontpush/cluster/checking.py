@@ -57,7 +57,7 @@ def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
 def clear_away(state: bytes) -> None:
     """Remove what verifications left that nobody waits for, and what hooks printed long ago.
 
-    That a hook was started is remembered for ever.
+    That a hook was started is remembered for ever: `limits.MOST_HOOKS` files an instrument and day.
     """
     _remove_old(os.path.join(state, b"checks"), b"", _KEPT_SECONDS)
     _remove_old(os.path.join(state, b"hooks"), b".out", _OUTPUT_KEPT_SECONDS)

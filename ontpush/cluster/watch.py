@@ -16,6 +16,7 @@ from ontpush.cluster.conditions import (
     Condition,
     of_bad_heartbeat,
     of_disk,
+    of_held_back,
     of_held_lock,
     of_instrument,
     of_lost,
@@ -27,7 +28,7 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import hooks_of
+from ontpush.cluster.hooks import held_back, hooks_of
 from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
@@ -105,7 +106,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         _refuse_wanted(watch, asked)
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
-    conditions += [*_own_disks(watch), *_own_locks(watch)]
+    conditions += [*_own_disks(watch), *_own_locks(watch), *_held_back(watch, sight)]
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
@@ -349,6 +350,11 @@ def _own_locks(watch: Watch) -> Iterator[Condition]:
         why = held_too_long(watch.memory.directory, name, patience)
         if why:
             yield of_held_lock(why)
+
+
+def _held_back(watch: Watch, sight: Sight) -> Iterator[Condition]:
+    for name, count in held_back(watch.hooks, sight.hooks).items():
+        yield of_held_back(name, count)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:

@@ -6,7 +6,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping,
 
 from ontpush.cluster.checking import clear_away, in_order, make_checker, verify_here
 from ontpush.cluster.conditions import Limits
-from ontpush.cluster.hooks import Hooks, all_ended, run_hooks
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
 from ontpush.cluster.sight import Settled, Sight, Watch
@@ -54,8 +54,8 @@ def monitor(
             log,
         )
         sight = look(watch)
-    if _follow(watch, sight):
-        sight = _look_again(watch, sight)
+    if _to_follow(sight):
+        sight = _look_again(watch, _follow(watch, sight))
     # Another tick that verifies looks again when it has.
     with _left_to_another(sight), _long_work(watch, b"work.lock"):
         sight = _work(watch, sight)
@@ -94,7 +94,7 @@ def _work(watch: Watch, sight: Sight) -> Sight:
         elif watch.hooks.commands:
             # Told later: a letter for each run would bury its reader.
             sight = _look_again(watch, sight, telling=False)
-        _follow(watch, sight)
+        sight = _follow(watch, sight)
     return _look_again(watch, sight) if due else sight
 
 
@@ -108,16 +108,25 @@ def _walk(watch: Watch, sight: Sight) -> Sight:
     return _look_again(watch, sight) if is_doubted else sight
 
 
-def _follow(watch: Watch, sight: Sight) -> bool:
+def _to_follow(sight: Sight) -> List[Hook]:
+    return [hook for hook in sight.hooks if not all_ended([hook])]
+
+
+def _follow(watch: Watch, sight: Sight) -> Sight:
     """Start what is to follow the runs that are verified by now, unless another tick does.
 
-    Whether anything was started, or may have been.
+    Looks again between a few and a few: what is verified meanwhile does not wait for a long list.
     """
-    due = [hook for hook in sight.hooks if not all_ended([hook])]
-    if due:
+    due = _to_follow(sight)
+    while due:
+        has_more = False
         with _left_to_another(sight), _long_work(watch, b"hooks.lock"):
-            run_hooks(watch.hooks, due)
-    return bool(due)
+            has_more = run_hooks(watch.hooks, due)
+        if not has_more:
+            break
+        sight = _look_again(watch, sight, telling=False)
+        due = _to_follow(sight)
+    return sight
 
 
 def _look_again(watch: Watch, before: Sight, telling: bool = True) -> Sight:

@@ -18,6 +18,8 @@ MOST_STAGED = 32 << 30  # bytes
 # Of directories, in one search of its tree; a run's own directories are not searched.
 MOST_ENTRIES = 500_000
 MOST_SECONDS = 60.0
+# Commands of on_verified that are started for its runs in one day; the others wait for the next.
+MOST_HOOKS = 500
 # Of what a program that is called says on standard error: so much of its beginning and its end.
 MOST_SAID = 256 << 10  # bytes
 # Of the lines in that.
