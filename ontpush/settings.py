@@ -48,6 +48,14 @@ def state_dir(settings: Mapping[str, Any]) -> bytes:
     return os.path.abspath(from_argument(settings["state_dir"]))
 
 
+def patience(settings: Mapping[str, Any]) -> float:
+    """For how many seconds a tick may hold its lock without a step forward.
+
+    The longest step is a transfer.
+    """
+    return 2 * float(settings["transfer_hours"]) * 3600
+
+
 def courteous(settings: Mapping[str, Any], log: EventLog) -> None:
     """Give way to the sequencing from here on, as far as this host can."""
     be_courteous(settings["nice"], settings["ionice"], lambda why: log.event(LOG_WARN, b"", why))

@@ -233,7 +233,7 @@ def test_a_verdict_that_is_late_and_not_awaited_any_more_ends_no_tick(
         "else:\n"
         "    import ontpush.cluster.checking as checking\n"
         "    _Child = checking.Child\n"
-        "    checking.Child = lambda *its: _Child(*its[:3], 3.0, its[4])\n"
+        "    checking.Child = lambda *its: _Child(*its[:2], 3.0, its[3])\n"
     )
     with monitor.started("monitor", *monitor.configured()) as process:
         wait_for(lambda: list(monitor.state.glob("checks/*.new")), "no verification begins")
@@ -342,9 +342,9 @@ if b"verify" in words:
 else:
     import ontpush.cluster.checking as checking
     _Child = checking.Child
-    def _child(command, nothing, errors, limit, environment):
+    def _child(command, nothing, limit, environment):
         limit = {limit} if {slow!r} in command[-1].split(b"/") else limit
-        return _Child(command, nothing, errors, limit, environment)
+        return _Child(command, nothing, limit, environment)
     checking.Child = _child
 """
 
@@ -429,6 +429,89 @@ def test_a_run_whose_verification_was_broken_off_is_read_after_the_others(
     (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"none", limit=600))
     ticked(monitor)
     assert order(monitor) == ["b", "a"]
+
+
+# -- one instrument and all others ----------------------------------------------------------------
+
+NOTED = "echo $ONTPUSH_INSTRUMENT >>"
+
+
+def sent(program: Program, place: Path, base: Path, count: int) -> None:
+    """So many done runs of an instrument, which pushes to `base`."""
+    base.mkdir(exist_ok=True)
+    place.mkdir()
+    program.settings.update(instrument=base.name, state_dir=str(place / "state"))
+    send_runs(program, place / "data", base, *map(str, range(count)))
+
+
+def verified_without_hooks(monitor: Program) -> None:
+    """A tick that verifies, while another one holds the hooks."""
+    monitor.state.mkdir(exist_ok=True)
+    with (monitor.state / "hooks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ticked(monitor)
+
+
+def test_one_instrument_starts_so_many_hooks_a_day_and_the_others_wait_for_the_next(
+    monitor: Program, program: Program, root: Path, tmp_path: Path, mailbox: Mailbox
+) -> None:
+    sent(program, tmp_path / "evil", root / "evil", 5)
+    few = "import ontpush.facts.limits\nontpush.facts.limits.MOST_HOOKS = 3\n"
+    (monitor.modules / "sitecustomize.py").write_text(few)
+    monitor.settings.update(on_verified=["echo started"], silent_minutes=10**6)
+    ticked(monitor)
+    assert len(outputs(monitor)) == 3
+    sent(program, tmp_path / "good", root / "good", 2)
+    mails = [content(mail, "plain") for mail in mailbox.mails()]
+    told = [text for text in mails if "wait for tomorrow" in text]
+    assert len(told) == 1
+    assert "evil" in told[0]
+    ticked(monitor)
+    assert len(outputs(monitor)) == 5
+    assert "failed" not in kinds(mailbox)
+    clock = f"import time\n_now = time.time\ntime.time = lambda: _now() + {24 * HOUR}\n"
+    (monitor.modules / "sitecustomize.py").write_text(clock + few)
+    ticked(monitor)
+    assert len(outputs(monitor)) == 7
+    assert kinds(mailbox) == ["back to normal, was failed"]
+    ticked(monitor)
+    assert len(outputs(monitor)) == 7
+
+
+def test_many_hooks_of_one_instrument_do_not_come_before_those_of_another(
+    monitor: Program, program: Program, root: Path, tmp_path: Path
+) -> None:
+    sent(program, tmp_path / "evil", root / "evil", 12)
+    sent(program, tmp_path / "good", root / "good", 1)
+    started = tmp_path / "started"
+    monitor.settings["on_verified"] = [f"{NOTED}{started}"]
+    verified_without_hooks(monitor)
+    assert not started.exists()
+    ticked(monitor)
+    order = started.read_text().split()
+    assert sorted(order) == ["evil"] * 12 + ["good"]
+    assert order.index("good") < 8
+
+
+def test_a_run_that_is_verified_meanwhile_does_not_wait_for_a_long_list_of_hooks(
+    monitor: Program, program: Program, root: Path, tmp_path: Path
+) -> None:
+    sent(program, tmp_path / "evil", root / "evil", 18)
+    started, hold = tmp_path / "started", tmp_path / "hold"
+    monitor.settings["on_verified"] = [
+        f"{NOTED}{started}; while [ -e {hold} ]; do sleep .01; done",
+    ]
+    verified_without_hooks(monitor)
+    hold.touch()
+    with monitor.started("monitor", *monitor.configured()) as first:
+        wait_for(lambda: started.exists() and started.read_text().count("evil") == 8, "no hooks")
+        sent(program, tmp_path / "good", root / "good", 1)
+        ticked(monitor)
+        hold.unlink()
+        assert first.wait(60) == 0
+    order = started.read_text().split()
+    assert sorted(order) == ["evil"] * 18 + ["good"]
+    assert order.index("good") < 16
 
 
 @pytest.mark.parametrize("what", ["state lost", "other name"])

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from typing import Dict, Iterable, List, Mapping, NamedTuple
 
 import ontpush
 from ontpush.cluster.memory import write_json
 from ontpush.engine.children import Child
+from ontpush.engine.private import make_private, open_private
 from ontpush.engine.transport import environment
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import Stopped, unwritable
@@ -57,7 +57,7 @@ def make_checker(state: bytes, settings: Mapping[str, object]) -> Checker:
 def clear_away(state: bytes) -> None:
     """Remove what verifications left that nobody waits for, and what hooks printed long ago.
 
-    That a hook was started is remembered for ever.
+    That a hook was started is remembered for ever: `limits.MOST_HOOKS` files an instrument and day.
     """
     _remove_old(os.path.join(state, b"checks"), b"", _KEPT_SECONDS)
     _remove_old(os.path.join(state, b"hooks"), b".out", _OUTPUT_KEPT_SECONDS)
@@ -112,15 +112,16 @@ def verify_here(checker: Checker, check: Check) -> None:
 
 
 def _verify_here(checker: Checker, check: Check) -> None:
-    os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+    make_private(os.path.dirname(check.verdict))
     unfinished = check.unfinished
     command = verify_command(checker, check.path)
-    with open(unfinished, "wb") as printed, tempfile.TemporaryFile() as errors:
+    descriptor = open_private(unfinished, os.O_WRONLY | os.O_TRUNC)
+    with open(descriptor, "wb") as printed:
         with open(os.devnull, "rb") as nothing:
-            child = Child(command, nothing, errors, checker.hours * 3600, program_environment())
+            child = Child(command, nothing, checker.hours * 3600, program_environment())
         with child:
-            for line in child.lines():
-                printed.write(line + b"\n")
+            for piece in child.pieces():
+                printed.write(piece)
             code = child.wait()
     if child.timed_out:
         why = f"it took longer than {checker.hours:g} hours: raise verify_hours"

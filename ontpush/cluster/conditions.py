@@ -158,6 +158,33 @@ def of_failed_look(instrument: Instrument, why: str) -> Condition:
     )
 
 
+def of_held_lock(why: str) -> Condition:
+    """A lock of this state that something holds and does nothing under."""
+    return Condition(
+        words.FAILED,
+        "",
+        "",
+        "something keeps the ticks of the monitor from their work",
+        "End that process, or see why its disk does not answer; the next tick goes on.",
+        (why,),
+        "held",
+    )
+
+
+def of_held_back(instrument: str, count: int) -> Condition:
+    """An instrument for whose runs as many hooks were started today as may be."""
+    most = plural(limits.MOST_HOOKS, "command")
+    return Condition(
+        words.FAILED,
+        instrument,
+        "",
+        f"{most} of on_verified were started today for runs of {instrument}; {count:,} more wait"
+        " for tomorrow",
+        "See why so many of its runs are done, or done again and again.",
+        same="held back",
+    )
+
+
 def of_unasked(instrument: Instrument, why: str) -> Condition:
     """An instrument that cannot be told that something went bad here."""
     return Condition(

@@ -5,14 +5,29 @@ started twice. What it printed stays beside that.
 """
 
 import contextlib
+import itertools
 import os
 import time
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from collections import Counter
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.hooks_today import HooksToday
 from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
 from ontpush.engine.children import Child
+from ontpush.engine.private import make_private, open_private
 from ontpush.engine.sums import new_md5
 from ontpush.facts.names import from_argument, human_time, shown
 from ontpush.facts.trouble import TryLater
@@ -49,6 +64,11 @@ class Hook(NamedTuple):
     path: bytes
 
     @property
+    def instrument(self) -> str:
+        """The name of the instrument whose run it is."""
+        return self.view.instrument.name
+
+    @property
     def output(self) -> bytes:
         """Where what it prints goes."""
         return self.path[: -len(b".json")] + b".out"
@@ -77,20 +97,21 @@ def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
     return os.path.join(hooks.state, b"hooks", name.encode() + b".json")
 
 
-def run_hooks(hooks: Hooks, due: Sequence[Hook]) -> None:
-    """Start all that were not started yet, a few at a time, and wait. TryLater, OSError."""
-    os.makedirs(os.path.join(hooks.state, b"hooks"), exist_ok=True)
-    for start in range(0, len(due), _AT_ONCE):
-        _run_together(hooks, due[start : start + _AT_ONCE])
+def run_hooks(hooks: Hooks, due: Iterable[Hook]) -> bool:
+    """Start a few of those that were not started yet, and wait; whether there may be more.
 
-
-def _run_together(hooks: Hooks, due: Sequence[Hook]) -> None:
+    An instrument comes before those that have had more started today. TryLater, OSError.
+    """
+    make_private(os.path.join(hooks.state, b"hooks"))
+    today = HooksToday(hooks.state)
     running: List[Tuple[Hook, Child]] = []
     troubles: List[TryLater] = []
     with contextlib.ExitStack() as stack:
-        for hook in due:
+        for hook in _in_turn(due, today):
+            if len(running) == _AT_ONCE:
+                break
             try:
-                child = _start(hook, hooks.limit) if _may_start(hook) else None
+                child = _start(hook, hooks.limit) if _may_start(hook, today) else None
             except TryLater as error:  # those at work are not to be ended for that
                 troubles.append(error)
                 break
@@ -107,26 +128,49 @@ def _run_together(hooks: Hooks, due: Sequence[Hook]) -> None:
                 troubles.append(error)
     if troubles:
         raise troubles[0]
+    return len(running) == _AT_ONCE
+
+
+def _in_turn(due: Iterable[Hook], today: HooksToday) -> Iterator[Hook]:
+    """One of each instrument, then the next of each: none holds up those of another."""
+    queues: Dict[str, List[Hook]] = {}
+    for hook in due:
+        queues.setdefault(hook.instrument, []).append(hook)
+    first = sorted(queues, key=today.of)
+    for row in itertools.zip_longest(*(queues[name] for name in first)):
+        yield from filter(None, row)
+
+
+def held_back(hooks: Hooks, due: Iterable[Hook]) -> Dict[str, int]:
+    """How many wait for tomorrow, by their instrument."""
+    today = HooksToday(hooks.state)
+    waiting = (each for each in due if today.has_had_all(each.instrument))
+    return dict(Counter(each.instrument for each in waiting if not os.path.lexists(each.path)))
 
 
 def _start(hook: Hook, limit: float) -> Optional[Child]:
     """The command at work, to be entered at once; None where it cannot be, which is noted."""
-    with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as null:
+    with open(os.devnull, "rb") as nothing:
         try:
-            return Child(_command(hook), nothing, null, limit, _environment(hook))
+            os.close(open_private(hook.output, os.O_WRONLY))
+            return Child(_command(hook), nothing, limit, _environment(hook))
         except OSError as error:
             _end(hook, -1, f"could not be started: {error.strerror}")
             return None
 
 
-def _may_start(hook: Hook) -> bool:
+def _may_start(hook: Hook, today: HooksToday) -> bool:
     """Write down that it starts; False where it has been before, or nothing vouches any more.
+
+    Or where it has to wait for tomorrow.
 
     TryLater where that cannot be written: then it does not start. Only one tick at a time does so.
     """
     if os.path.lexists(hook.path):
         if "ended" not in hook.outcome:
             _end(hook, -1, _BROKEN_OFF)
+        return False
+    if today.has_had_all(hook.instrument):
         return False
     where = hook.run.encode("utf-8", "surrogateescape")
     try:
@@ -136,6 +180,7 @@ def _may_start(hook: Hook) -> bool:
     if found is None or found.rollup != hook.standing.rollup:
         return False
     facts = {"run": hook.run, "command": hook.command, "started": int(time.time())}
+    today.count(hook.instrument)
     write_json(hook.path, facts)
     return True
 

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 from urllib.parse import quote, unquote
 
 from ontpush.cluster.inside import relative_path, run_path
+from ontpush.engine.private import make_private
 from ontpush.engine.rollup import write_whole
 from ontpush.engine.sums import new_md5
 from ontpush.facts import limits
@@ -169,8 +170,9 @@ def read_json(path: bytes) -> Dict[str, Any]:
 def write_json(path: bytes, facts: Dict[str, Any]) -> None:
     """Write a JSON object whole, by rename. TryLater."""
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, [json.dumps(facts, separators=(",", ":")).encode() + b"\n"])
+        make_private(os.path.dirname(path))
+        text = json.dumps(facts, separators=(",", ":")).encode() + b"\n"
+        write_whole(path, [text], mode=0o600)
     except OSError as error:
         raise TryLater(f"{shown(path)} cannot be written: {error.strerror}") from error
 

@@ -12,6 +12,8 @@ from ontpush.cluster.tell import Notifier
 from ontpush.engine.log import EventLog
 from ontpush.facts.trouble import Trouble
 
+_BETWEEN = 3600.0
+
 
 class Watch(NamedTuple):
     """What all looks of a tick share. Paths are absolute, times in seconds.
@@ -29,6 +31,15 @@ class Watch(NamedTuple):
     checker: Checker
     slurm: Optional[Wishes]
     log: EventLog
+
+    @property
+    def patience(self) -> Dict[bytes, float]:
+        """For how many seconds each lock of long work may be held without a step forward.
+
+        A step is a verification, or some commands at a time, and what is done in between.
+        """
+        longest = {b"work.lock": self.checker.hours * 3600, b"hooks.lock": self.hooks.limit}
+        return {name: seconds + _BETWEEN for name, seconds in longest.items()}
 
 
 class Settled(NamedTuple):

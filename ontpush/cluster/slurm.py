@@ -7,17 +7,20 @@ for only to tell a job that is still to come from one that never will.
 import os
 import re
 import shlex
-import subprocess
+import tempfile
 import time
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.checking import Check, Checker, program_environment, verify_command
 from ontpush.cluster.memory import UNCHECKED, Standing
 from ontpush.cluster.verdict import LOG_SUFFIX
+from ontpush.engine.children import Child
 from ontpush.engine.log import EventLog
 from ontpush.engine.orphans import tick_mark
+from ontpush.engine.private import make_private
 from ontpush.engine.transport import environment
-from ontpush.facts.names import shown
+from ontpush.facts.limits import LARGEST_ANSWER
+from ontpush.facts.names import human_size, shown
 from ontpush.facts.words import LOG_WARN
 
 _NAME = "ontpush-verify"
@@ -128,7 +131,7 @@ class Slurm:
         is_full = len(queue) >= self._wishes.at_once
         if is_full or sum(job in queue for job in self._jobs) >= self._most:
             return standing
-        os.makedirs(os.path.dirname(check.verdict), exist_ok=True)
+        make_private(os.path.dirname(check.verdict))
         command = ["sbatch", "--parsable", f"--job-name={_NAME}", "--nodes=1", "--ntasks=1"]
         command += [
             "--chdir=/",
@@ -193,6 +196,7 @@ def _script(checker: Checker, check: Check) -> bytes:
     return b"\n".join(
         [
             b"#!/bin/sh",
+            b"umask 077",
             b"export LC_ALL=C PYTHONPATH=" + _quoted(where),
             b"new=" + verdict + b".$SLURM_JOB_ID.new",
             command + b' >"$new"',
@@ -217,25 +221,23 @@ def _environment() -> Dict[str, str]:
 
 def _ask(command: List[str], script: bytes = b"") -> str:
     """What a program of Slurm's prints. SlurmTrouble."""
+    words = [os.fsencode(word) for word in command]
     try:
-        ended = subprocess.run(
-            command,
-            input=script,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-            timeout=_LIMIT,
-            check=False,
-        )
+        with tempfile.TemporaryFile() as given:
+            given.write(script)
+            given.seek(0)
+            child = Child(words, given, _LIMIT, _environment())
+        with child:
+            answer, code = child.answer(), child.wait()
     except FileNotFoundError as error:
         raise SlurmTrouble(f"{command[0]} is not here: is Slurm's PATH set?") from error
-    except subprocess.TimeoutExpired as error:
-        raise SlurmHangs(f"{command[0]} has not answered for {_LIMIT:.0f} s") from error
     except OSError as error:
         raise SlurmTrouble(f"{command[0]}: {error}") from error
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines()
-        raise SlurmTrouble(
-            f"{command[0]}: {shown(said[-1]) if said else f'ended with {ended.returncode}'}"
-        )
-    return ended.stdout.decode("utf-8", "replace")
+    if child.timed_out:
+        raise SlurmHangs(f"{command[0]} has not answered for {_LIMIT:.0f} s")
+    if code:
+        said = child.said().strip().splitlines()
+        raise SlurmTrouble(f"{command[0]}: {shown(said[-1]) if said else f'ended with {code}'}")
+    if answer is None:
+        raise SlurmTrouble(f"{command[0]} prints more than {human_size(LARGEST_ANSWER)}")
+    return answer.decode("utf-8", "replace")

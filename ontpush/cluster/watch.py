@@ -17,6 +17,8 @@ from ontpush.cluster.conditions import (
     of_bad_heartbeat,
     of_disk,
     of_failed_look,
+    of_held_back,
+    of_held_lock,
     of_instrument,
     of_lost,
     of_runs,
@@ -27,7 +29,7 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import hooks_of
+from ontpush.cluster.hooks import held_back, hooks_of
 from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
@@ -53,6 +55,7 @@ from ontpush.cluster.verdict import (
 )
 from ontpush.cluster.wanted import wanted
 from ontpush.engine.allowance import allowance
+from ontpush.engine.lock import held_too_long
 from ontpush.facts import limits
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, Unexpected
@@ -110,7 +113,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         _refuse_wanted(watch, asked)
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
-    conditions += _own_disks(watch)
+    conditions += [*_own_disks(watch), *_own_locks(watch), *_held_back(watch, sight)]
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
@@ -377,6 +380,18 @@ def _forget_verdicts(watch: Watch, view: View, before: Remembered) -> None:
         is_awaited = after is not None and after.verdict == CHECKING
         if after is None or not is_awaited or path != verdict_path(state, name, run, after):
             drop_verdict(path, keep_log=after is not None and after.verdict == UNCHECKED)
+
+
+def _own_locks(watch: Watch) -> Iterator[Condition]:
+    for name, patience in watch.patience.items():
+        why = held_too_long(watch.memory.directory, name, patience)
+        if why:
+            yield of_held_lock(why)
+
+
+def _held_back(watch: Watch, sight: Sight) -> Iterator[Condition]:
+    for name, count in held_back(watch.hooks, sight.hooks).items():
+        yield of_held_back(name, count)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:

@@ -12,6 +12,7 @@ from ontpush.cluster.fleet import instruments
 from ontpush.cluster.mail import NotTold, probe_mail_server
 from ontpush.cluster.tell import make_notifiers
 from ontpush.engine.find import find_runs
+from ontpush.engine.lock import close_state
 from ontpush.engine.send import Comparing
 from ontpush.engine.transport import Destination, parse_destination, require_rsync
 from ontpush.facts.names import human_size, shown
@@ -200,8 +201,8 @@ def _write_access(settings: Mapping[str, Any]) -> Iterator[Finding]:
 def _state(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """state directory."""
     state = state_dir(settings)
+    close_state(state)
     try:
-        os.makedirs(state, exist_ok=True)
         probe = os.path.join(state, b"check")
         with open(probe, "wb"):
             os.unlink(probe)

@@ -40,7 +40,7 @@ from ontpush.facts.words import (
     SKIPPED,
 )
 from ontpush.result import Result, table
-from ontpush.settings import courteous, existing_source, state_dir
+from ontpush.settings import courteous, existing_source, patience, state_dir
 
 Show = Callable[[Optional[InHand]], None]
 Listen = Callable[[str], None]
@@ -88,7 +88,7 @@ def hash(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     state = state_dir(settings)
     log = EventLog(settings["log"], settings["verbose"], listen)
     courteous(settings, log)
-    with only_one(state):
+    with only_one(state, patience=patience(settings)):
         ledger = open_ledger(state)
         progress = Progress(state, show)
 

@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.cluster.checking import clear_away, in_order, make_checker, verify_here
 from ontpush.cluster.conditions import Limits
-from ontpush.cluster.hooks import Hooks, all_ended, run_hooks
+from ontpush.cluster.hooks import Hook, Hooks, all_ended, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
 from ontpush.cluster.messages import View
 from ontpush.cluster.sight import Settled, Sight, Watch
@@ -14,7 +14,7 @@ from ontpush.cluster.slurm import make_wishes
 from ontpush.cluster.tell import make_notifiers
 from ontpush.cluster.walk import note_walked, walk
 from ontpush.cluster.watch import look
-from ontpush.engine.lock import only_one
+from ontpush.engine.lock import HeldTooLong, only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand
@@ -25,6 +25,7 @@ from ontpush.settings import courteous, fleet_root, state_dir
 
 _LOOK_AGAIN_SECONDS = 60.0
 _WALK_AGAIN_SECONDS = 600.0
+_LONGEST_LOOK_SECONDS = 6 * 3600.0
 
 
 def monitor(
@@ -37,7 +38,7 @@ def monitor(
     log = EventLog(settings["log"], settings["verbose"], listen)
     log.rotate()
     courteous(settings, log)
-    with only_one(state, b"monitor.lock"):
+    with only_one(state, b"monitor.lock", patience=_LONGEST_LOOK_SECONDS):
         memory = Memory(state)
         memory.claim(root)
         watch = Watch(
@@ -53,12 +54,27 @@ def monitor(
             log,
         )
         sight = look(watch)
-    if _follow(watch, sight):
-        sight = _look_again(watch, sight)
-    with contextlib.suppress(AtWork), only_one(state, b"work.lock"):
-        # Another tick that verifies looks again when it has.
+    if _to_follow(sight):
+        sight = _look_again(watch, _follow(watch, sight))
+    # Another tick that verifies looks again when it has.
+    with _left_to_another(sight), _long_work(watch, b"work.lock"):
         sight = _work(watch, sight)
     return _result(sight, log)
+
+
+@contextlib.contextmanager
+def _left_to_another(sight: Sight) -> Iterator[None]:
+    """What another tick is at is no trouble, unless it hangs."""
+    try:
+        yield
+    except AtWork:
+        pass
+    except HeldTooLong as error:
+        sight.troubles.append(error)
+
+
+def _long_work(watch: Watch, name: bytes) -> ContextManager[None]:
+    return only_one(watch.memory.directory, name, patience=watch.patience[name])
 
 
 def _work(watch: Watch, sight: Sight) -> Sight:
@@ -78,7 +94,7 @@ def _work(watch: Watch, sight: Sight) -> Sight:
         elif watch.hooks.commands:
             # Told later: a letter for each run would bury its reader.
             sight = _look_again(watch, sight, telling=False)
-        _follow(watch, sight)
+        sight = _follow(watch, sight)
     return _look_again(watch, sight) if due else sight
 
 
@@ -92,16 +108,25 @@ def _walk(watch: Watch, sight: Sight) -> Sight:
     return _look_again(watch, sight) if is_doubted else sight
 
 
-def _follow(watch: Watch, sight: Sight) -> bool:
+def _to_follow(sight: Sight) -> List[Hook]:
+    return [hook for hook in sight.hooks if not all_ended([hook])]
+
+
+def _follow(watch: Watch, sight: Sight) -> Sight:
     """Start what is to follow the runs that are verified by now, unless another tick does.
 
-    Whether anything was started, or may have been.
+    Looks again between a few and a few: what is verified meanwhile does not wait for a long list.
     """
-    due = [hook for hook in sight.hooks if not all_ended([hook])]
-    if due:
-        with contextlib.suppress(AtWork), only_one(watch.memory.directory, b"hooks.lock"):
-            run_hooks(watch.hooks, due)
-    return bool(due)
+    due = _to_follow(sight)
+    while due:
+        has_more = False
+        with _left_to_another(sight), _long_work(watch, b"hooks.lock"):
+            has_more = run_hooks(watch.hooks, due)
+        if not has_more:
+            break
+        sight = _look_again(watch, sight, telling=False)
+        due = _to_follow(sight)
+    return sight
 
 
 def _look_again(watch: Watch, before: Sight, telling: bool = True) -> Sight:

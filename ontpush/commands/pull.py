@@ -5,9 +5,8 @@ import json
 import os
 import queue
 import sys
-import tempfile
 import threading
-from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.checking import program_environment
 from ontpush.cluster.pulling import Source
@@ -18,6 +17,7 @@ from ontpush.engine.lock import only_one
 from ontpush.engine.log import EventLog
 from ontpush.engine.progress import InHand
 from ontpush.engine.transport import check_flags, require_rsync
+from ontpush.facts.limits import LARGEST_ANSWER
 from ontpush.facts.names import from_argument, human_size, plural, shown
 from ontpush.facts.trouble import (
     AtWork,
@@ -31,7 +31,7 @@ from ontpush.facts.trouble import (
 )
 from ontpush.facts.words import LOG_WARN
 from ontpush.result import Result, table
-from ontpush.settings import courteous, fleet_root, state_dir, transport_from
+from ontpush.settings import courteous, fleet_root, patience, state_dir, transport_from
 
 _LONGEST_NAME = 200  # bytes, of the 255 that a file system has
 
@@ -87,7 +87,7 @@ def _check_names(names: List[str]) -> None:
 def _one(settings: Mapping[str, Any], facts: Mapping[str, Any], log: EventLog) -> Result:
     source, state = _source(settings, facts, log), state_dir(settings)
     lock = b"pull-" + file_name(source.name) + b".lock"
-    with only_one(state, lock):
+    with only_one(state, lock, patience=patience(settings)):
         tour = pull_all(source, state)
     troubles = tour.troubles + ([log.trouble] if log.trouble else [])
     return Result(
@@ -135,12 +135,11 @@ def _lines(tour: Tour) -> List[str]:
 
 
 class _Served(NamedTuple):
-    """A sequencer's own call: what it printed, what it complained of, how it ended."""
+    """A sequencer's own call, and what it printed: once it has ended, one object or too much."""
 
     name: str
     child: Child
-    errors: IO[bytes]
-    lines: List[bytes]
+    printed: List[Optional[bytes]]
 
 
 def _side_by_side(
@@ -206,10 +205,10 @@ def _serve(
             code = served.child.wait()
             del running[served.name]
             yield (served.name, *_envelope(served, code))
-            _close(served)
+            served.child.end()
     finally:
         for served in running.values():
-            _close(served)
+            served.child.end()
 
 
 def _start(settings: Mapping[str, Any], name: str) -> _Served:
@@ -217,32 +216,26 @@ def _start(settings: Mapping[str, Any], name: str) -> _Served:
     if settings["config_file"]:
         command += ["--config", settings["config_file"]]
     command += [f"--{key.replace('_', '-')}={settings[key]}" for key in settings["by_flag"]]
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _close
     limit = 2 * settings["transfer_hours"] * 3600
     with open(os.devnull, "rb") as nothing:
         words = [from_argument(word) for word in [*command, name]]
-        return _Served(
-            name, Child(words, nothing, errors, limit, program_environment()), errors, []
-        )
+        return _Served(name, Child(words, nothing, limit, program_environment()), [])
 
 
 def _read(served: _Served, ended: Any) -> None:
     with contextlib.suppress(ValueError):  # the pipe is closed when the call is ended
-        served.lines.extend(served.child.lines())
+        served.printed.append(served.child.answer())
     ended.put(served.name)
 
 
 def _envelope(served: _Served, code: int) -> Tuple[Dict[str, Any], Optional[Trouble]]:
+    (printed,) = served.printed
+    if printed is None:
+        why = f"its call printed more than {human_size(LARGEST_ANSWER)}: see what its directory has"
+        return {}, Trouble(f"{served.name}: {why}")
     try:
-        envelope = json.loads(b"\n".join(served.lines).decode())
-        return envelope, None
+        return json.loads(printed.decode()), None
     except ValueError:
-        served.errors.seek(0)
-        said = served.errors.read().decode("utf-8", "replace").strip().splitlines()
+        said = served.child.said().decode("utf-8", "replace").strip().splitlines()
         why = said[-1] if said else f"its call ended with {code}"
         return {}, Trouble(f"{served.name}: {why}")
-
-
-def _close(served: _Served) -> None:
-    served.child.end()
-    served.errors.close()

@@ -27,7 +27,7 @@ from ontpush.facts import words
 from ontpush.facts.names import below, from_argument, human_size, plural, shown
 from ontpush.facts.trouble import LedgerDamaged, RunFailed, Trouble, WrongCall, run_failed
 from ontpush.result import Result, table
-from ontpush.settings import courteous, existing_source, state_dir, transport
+from ontpush.settings import courteous, existing_source, patience, state_dir, transport
 
 Show = Callable[[Optional[InHand]], None]
 Listen = Callable[[str], None]
@@ -65,7 +65,7 @@ def push(settings: Mapping[str, Any], show: Show, listen: Listen) -> Result:
     if settings["dry_run"]:
         with _copy_of(state) as copy:
             return _again_if_damaged(lambda: _dry_tick(copy, state, tick_with), lambda _: None)
-    with only_one(state):
+    with only_one(state, patience=patience(settings)):
         return _again_if_damaged(
             lambda: _tick(state, tick_with),
             lambda error: log.event(words.LOG_WARN, b"", error.message),

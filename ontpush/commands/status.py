@@ -8,6 +8,7 @@ from ontpush.cluster.memory import Memory
 from ontpush.cluster.overview import every_run
 from ontpush.engine.heartbeat import run_facts
 from ontpush.engine.ledger import RunRecord, existing_ledger, faults_told
+from ontpush.engine.lock import require_readable
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand, in_hand
 from ontpush.facts.names import for_json, human_size, human_time, shown
@@ -35,8 +36,9 @@ def status(settings: Mapping[str, Any], *_: Callable[..., None]) -> Result:
 
 
 def _fleet(settings: Mapping[str, Any]) -> Result:
-    pulled = [each["instrument"] for each in settings["pull"]]
-    runs = list(every_run(fleet_root(settings), pulled, Memory(state_dir(settings))))
+    pulled, state = [each["instrument"] for each in settings["pull"]], state_dir(settings)
+    require_readable(state)
+    runs = list(every_run(fleet_root(settings), pulled, Memory(state)))
     headings = ["instrument", "state", "here", "files", "size", "sent", "run", "remarks"]
     rows = [_fleet_row(facts) for facts in runs]
     lines = table(headings, rows) if rows else ["no instrument has told of a run yet"]

@@ -8,10 +8,14 @@ import threading
 import time
 from typing import IO, Any, Iterator, List, Mapping, NoReturn, Optional, Union
 
-from ontpush.facts.trouble import Interrupted
+from ontpush.engine.lock import step_forward
+from ontpush.facts.limits import LARGEST_ANSWER, LONGEST_LINE, MOST_SAID
+from ontpush.facts.names import human_size, shown
+from ontpush.facts.trouble import Interrupted, RunFailed
 
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_PIECE = 64 << 10
 
 
 class _Signals:
@@ -46,8 +50,38 @@ def _stop(number: int) -> NoReturn:
     raise Interrupted(number)
 
 
+class _Said:
+    """What comes out of a pipe, read by a thread of its own: the beginning and the end of it.
+
+    Whoever is at its other end may print without end.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self.is_whole = True
+        self._pipe = pipe
+        self._first = self._last = b""
+        self._has_ended = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for piece in iter(lambda: os.read(self._pipe, _PIECE), b""):
+            room = MOST_SAID - len(self._first)
+            self._first += piece[:room]
+            last = self._last + piece[room:]
+            self._last = last[-MOST_SAID:]
+            self.is_whole = self.is_whole and last == self._last
+        os.close(self._pipe)
+        self._has_ended.set()
+
+    def text(self) -> bytes:
+        """All that was kept once the program has ended."""
+        # What it left behind may hold the pipe for ever. Not Thread.join: see `Call`.
+        self._has_ended.wait(_GRACE_SECONDS)
+        return self._first + b"\n" * (not self.is_whole) + self._last
+
+
 class Child:
-    """A running program whose standard output is read line by line.
+    """A running program whose standard output is read as it comes; of what it says, a part is kept.
 
     Ends the whole group when `limit` seconds are over, and at the end of the with block,
     which must begin at once: until then interrupts wait, so that no child is ever forgotten.
@@ -57,20 +91,28 @@ class Child:
         self,
         command: List[bytes],
         stdin: IO[bytes],
-        stderr: IO[bytes],
         limit: float,
         environment: Union[Mapping[str, str], Mapping[bytes, bytes]],
     ) -> None:
+        self._name = command[0]
         _Signals.held = True
         try:
-            self._process: Any = subprocess.Popen(
-                command,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-                start_new_session=True,
-            )
+            reader, writer = os.pipe()
+            try:
+                self._process: Any = subprocess.Popen(
+                    command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=writer,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except BaseException:
+                os.close(reader)
+                raise
+            finally:
+                os.close(writer)
+            self._said = _Said(reader)
         except BaseException:
             _Signals.held = False
             raise
@@ -96,9 +138,37 @@ class Child:
         self.end()
 
     def lines(self) -> Iterator[bytes]:
-        """Each line of standard output as it comes, without its newline."""
-        for line in self._process.stdout:
+        """Each line of standard output as it comes, without its newline. RunFailed."""
+        for line in iter(lambda: self._process.stdout.readline(LONGEST_LINE), b""):
+            if len(line) == LONGEST_LINE:
+                raise RunFailed(
+                    f"{shown(self._name)} prints a line of more than {human_size(LONGEST_LINE)}:"
+                    " see which program is called by that name here"
+                )
             yield line.rstrip(b"\n")
+
+    def pieces(self) -> Iterator[bytes]:
+        """Standard output in pieces, as it comes."""
+        return iter(lambda: bytes(self._process.stdout.read1(_PIECE)), b"")
+
+    def answer(self) -> Optional[bytes]:
+        """All of standard output; None where that is too much to be held in memory."""
+        kept: List[bytes] = []
+        size = 0
+        for piece in self.pieces():
+            size += len(piece)
+            kept.append(piece)
+            if size > LARGEST_ANSWER:  # the rest is read so that it can end
+                kept.clear()
+        return b"".join(kept) if size <= LARGEST_ANSWER else None
+
+    def said(self) -> bytes:
+        """What it said on standard error, once it has ended: the beginning and the end."""
+        return self._said.text()
+
+    def said_all(self) -> bool:
+        """Whether `said` leaves nothing out."""
+        return self._said.is_whole
 
     def wait(self) -> int:
         """The exit code, negative for a signal. What is left of the group is not ended by it."""
@@ -136,6 +206,7 @@ class Child:
         with self._reaping:
             self._process.wait()
         self._process.stdout.close()
+        step_forward()
 
     def _runs(self) -> bool:
         leader = self._process.pid

@@ -1,9 +1,13 @@
 """What rsync, rrsync and ssh say of trouble, turned into the one line that a person needs."""
 
+import collections
+import io
+import itertools
 import re
 from typing import List, Tuple, Type
 
 from ontpush.engine.transport import Transport
+from ontpush.facts.limits import MOST_COMPLAINTS
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater
 
@@ -36,8 +40,13 @@ _TROUBLE = re.compile(
 
 
 def worth_showing(printed: bytes) -> List[str]:
-    """The lines worth showing of what rsync and ssh wrote to standard error, else all."""
-    lines = [shown(line.strip()) for line in printed.splitlines() if line.strip()]
+    """The lines worth showing of what rsync and ssh wrote to standard error, else all.
+
+    Of very many the first and the last.
+    """
+    all_lines = (shown(line.strip()) for line in io.BytesIO(printed) if line.strip())
+    lines = list(itertools.islice(all_lines, MOST_COMPLAINTS))
+    lines += collections.deque(all_lines, MOST_COMPLAINTS)
     return [line for line in lines if not _NOISE.match(line)] or lines
 
 

@@ -7,6 +7,7 @@ import time
 from typing import Callable, Optional
 
 from ontpush.engine.mark import date_text
+from ontpush.engine.private import open_log
 from ontpush.facts.names import from_argument, shown
 from ontpush.facts.trouble import BadConfiguration, Trouble
 from ontpush.facts.words import LOG_WARN, ONLY_WITH_VERBOSE
@@ -70,8 +71,7 @@ class EventLog:
     @staticmethod
     def _append(path: str, line: bytes) -> None:
         # A pipe that nobody reads must not hold a tick up.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        descriptor = os.open(from_argument(path), flags, 0o644)
+        descriptor = open_log(from_argument(path), os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
         try:
             if line:
                 os.write(descriptor, line)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Callable, NamedTuple, Optional
 
-from ontpush.engine.lock import is_held
+from ontpush.engine.lock import is_held, step_forward
 from ontpush.facts.names import for_json
 from ontpush.facts.regular import open_regular
 
@@ -80,6 +80,7 @@ class Progress:
             with open(self._path + b".new", "w") as file:
                 json.dump(self._now._asdict(), file)
             os.replace(self._path + b".new", self._path)
+            step_forward()
             self._written_at = time.monotonic()
 
 

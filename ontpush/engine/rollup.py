@@ -60,14 +60,16 @@ def read_rollup(path: bytes) -> Iterator[Listed]:
             yield listed._replace(path=re.sub(rb"\A(\./+)+", b"", listed.path))
 
 
-def write_whole(path: bytes, lines: Iterable[bytes], changed: Optional[int] = None) -> None:
+def write_whole(
+    path: bytes, lines: Iterable[bytes], changed: Optional[int] = None, mode: int = 0o666
+) -> None:
     """Write a file so that it is seen under its name only when it is whole and on disk.
 
-    `changed`: its modification time in nanoseconds, if not now.
+    `changed`: its modification time in nanoseconds, if not now. The umask takes from `mode`.
     """
     unfinished = path + UNFINISHED_SUFFIX
     try:
-        with _new_file(unfinished) as file:
+        with _new_file(unfinished, mode) as file:
             file.writelines(lines)
             file.flush()
             if changed is not None:
@@ -80,10 +82,10 @@ def write_whole(path: bytes, lines: Iterable[bytes], changed: Optional[int] = No
     _sync_directory(os.path.dirname(path))
 
 
-def _new_file(path: bytes) -> IO[bytes]:
+def _new_file(path: bytes, mode: int = 0o666) -> IO[bytes]:
     """Open a file to write that was not there: never one that somebody else put there."""
     _remove(path)
-    return open(path, "xb")
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
 
 
 def _remove(unfinished: bytes) -> None:

@@ -31,14 +31,13 @@ from ontpush.engine.complaints import (
     worth_showing,
 )
 from ontpush.engine.transport import Transport, command_line, environment
+from ontpush.facts.limits import MOST_COMPLAINTS
 from ontpush.facts.names import from_rsync, human_time, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, TryLater, unwritable
 
 _LINE = re.compile(rb"ontpush>(?P<item>.{11}) (?P<size>\d+) (?P<name>.*)\Z", re.DOTALL)
 # Bytes a second that a disk reads at worst.
 _SLOWEST_READ = 10 * 10**6
-# Of what is said on standard error, in bytes: the far end may talk without end.
-_MOST_SAID = 1 << 20
 
 OnFile = Callable[[int, int], None]
 Self = TypeVar("Self", bound="Call")
@@ -61,10 +60,9 @@ class Call:
         unheard: int = 0,
     ) -> None:
         self._transport = transport
-        # Both are closed in __exit__. Without the slash rsync takes a name that begins with # or
-        # ; for a comment.
+        # Closed in __exit__. Without the slash rsync takes a name that begins with # or ; for a
+        # comment.
         self._list = _temporary(b"/" + name + b"\0" for name in names or ())
-        self._errors = _temporary([])
         self._reader = threading.Thread(target=self._read, daemon=True)
         # Not Thread.join: broken off by a signal, it may wait for ever the next time.
         self._read_all = threading.Event()
@@ -74,7 +72,7 @@ class Call:
         command = command_line(transport, root, own_flags, names is not None, patience)
         limit = transport.transfer_hours * 3600
         try:
-            self._child = Child(command, self._list, self._errors, limit, environment())
+            self._child = Child(command, self._list, limit, environment())
         except FileNotFoundError as error:
             raise OutOfReach("rsync is not installed here: install the package rsync") from error
 
@@ -88,7 +86,6 @@ class Call:
         self._child.end()
         self._read_all.wait()
         self._list.close()
-        self._errors.close()
 
     def on_line(self, item: bytes, size: int, name: bytes) -> None:
         """Told of every file and link: `item` is as in `man rsync`, --itemize-changes."""
@@ -122,8 +119,7 @@ class Call:
         if self._fault:
             raise self._fault
         code = self._child.wait()
-        self._errors.seek(0)
-        said = self._errors.read(_MOST_SAID)
+        said = self._child.said()
         complaints = worth_showing(said)
         if self._child.timed_out:
             hours = human_time(self._transport.transfer_hours * 3600)
@@ -134,7 +130,8 @@ class Call:
         if code == 0:
             return True, []
         complaints = without_greeting(complaints)
-        return only_vanished(complaints) and len(said) < _MOST_SAID, complaints
+        is_whole = self._child.said_all() and said.count(b"\n") <= MOST_COMPLAINTS
+        return is_whole and only_vanished(complaints), complaints
 
 
 def _temporary(parts: Iterable[bytes]) -> IO[bytes]:

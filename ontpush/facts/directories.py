@@ -36,7 +36,7 @@ def walk(top: bytes) -> Iterator[Tuple[bytes, List[bytes]]]:
         waiting += (os.path.join(directory, name) for name in below)
 
 
-def make_directory(path: bytes) -> None:
+def make_directory(path: bytes, mode: int = 0o777) -> None:
     """Make a directory and those above it that are missing. OSError."""
     missing = []
     while not os.path.isdir(path):
@@ -44,7 +44,7 @@ def make_directory(path: bytes) -> None:
         path = os.path.dirname(path)
     for each in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(each)
+            os.mkdir(each, mode)
 
 
 def remove_directory(path: bytes) -> None:

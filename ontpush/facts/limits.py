@@ -41,6 +41,16 @@ LONGEST_ROW = 16 << 10
 # Of directories, in one search of its tree; a run's own directories are not searched.
 MOST_ENTRIES = 500_000
 MOST_SECONDS = 60.0
+# Commands of on_verified that are started for its runs in one day; the others wait for the next.
+MOST_HOOKS = 500
+# Of what a program that is called says on standard error: so much of its beginning and its end.
+MOST_SAID = 256 << 10  # bytes
+# Of the lines in that.
+MOST_COMPLAINTS = 5_000
+# A line that rsync prints names one file; each byte of a path of 4096 becomes five at worst.
+LONGEST_LINE = 64 << 10  # bytes
+# What a program of ours or of Slurm's answers, which is held in memory. A run takes up to 3 kB.
+LARGEST_ANSWER = 64 << 20  # bytes
 # Of one tick, for asking whether the files of verified runs are still there; and of one run.
 WALK_SECONDS = 60.0
 RUN_WALK_SECONDS = 60.0
