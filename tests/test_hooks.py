@@ -34,7 +34,7 @@ def _full(*arguments):
                 file.write(b"x" * 4096)
     except OSError:
         pass
-    _go_on(*arguments)
+    return _go_on(*arguments)
 monitor.{name} = _full
 """
 
@@ -78,7 +78,7 @@ def test_a_disk_that_is_full_when_a_hook_is_to_start_only_delays_it(
 def test_a_disk_that_is_full_when_a_run_is_to_be_read_only_delays_it(
     monitor: Program, pushed: Path, small_state: SmallDisk
 ) -> None:
-    with full_when(monitor, "verify_here"):
+    with full_when(monitor, "verify_side_by_side"):
         ran = monitor.run("monitor")
     assert ran.code == 75
     (line,) = ran.err.splitlines()
@@ -144,7 +144,9 @@ def test_a_root_that_vanishes_during_a_tick_is_named(
     (monitor.modules / "sitecustomize.py").write_text(
         "import os\n"
         "import ontpush.commands.monitor as monitor\n"
-        f"monitor.verify_here = lambda *_: os.rename({str(root)!r}, {str(away)!r})\n"
+        "def vanishes(*_):\n"
+        f"    yield os.rename({str(root)!r}, {str(away)!r})\n"
+        "monitor.verify_side_by_side = vanishes\n"
     )
     ran = monitor.run("monitor")
     away.rename(root)

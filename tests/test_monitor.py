@@ -18,7 +18,7 @@ import pytest
 
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit
+from tests.program import Program, Ran, is_verified, mark, md5, turn_a_bit, wait_for
 
 HOUR = 3600
 
@@ -238,6 +238,42 @@ def test_a_second_tick_tells_while_the_first_verifies(
         assert mailbox.subjects() == ["failed: b (mk1c)"]
     ticked(monitor)
     assert is_verified(pushed)
+
+
+def test_a_run_of_one_instrument_that_takes_long_to_read_holds_up_no_other_instrument(
+    monitor: Program, program: Program, pushed: Path, root: Path, gridion: Path, data: Path
+) -> None:
+    second = SimulatedRun(data, group="second", files=1)
+    second.write_all()
+    program.pushed(data, gridion)
+    place = pushed.relative_to(gridion)
+    shutil.copytree(pushed, root / "evil" / place)
+    shutil.copytree(gridion / ".ontpush", root / "evil" / ".ontpush")
+    shutil.rmtree(root / "evil" / ".ontpush" / "owners")
+    waits = WAITS.format(name=b"/evil/")
+    (monitor.modules / "sitecustomize.py").write_text(waits)
+    (monitor.home / "hold").touch()
+    runs = [pushed, gridion / second.path.relative_to(data)]
+    with monitor.started("monitor", *monitor.configured()) as process:
+        wait_for(lambda: all((run / "rsync.verified").exists() for run in runs), "they wait for it")
+        assert process.poll() is None
+        assert not (root / "evil" / place / "rsync.verified").exists()
+        (monitor.home / "hold").unlink()
+        process.communicate()
+    assert is_verified(root / "evil" / place)
+
+
+WAITS = """\
+import os, time
+with open("/proc/self/cmdline", "rb") as file:
+    words = file.read()
+hold = os.environ["ONTPUSH_TEST"] + "/hold"
+if b"verify" not in words:
+    import ontpush.commands.monitor as monitor
+    monitor._LOOK_AGAIN_SECONDS = 0.5
+while b"verify" in words and {name} in words and os.path.exists(hold):
+    time.sleep(0.05)
+"""
 
 
 def test_a_tick_that_is_killed_while_it_verifies_is_made_up_for(

@@ -1,10 +1,23 @@
-"""Has a run verified here and now, by `ontpush verify` in a process of its own."""
+"""Has runs verified here and now, each by `ontpush verify` in a process of its own."""
 
 import contextlib
 import os
+import queue
 import sys
+import threading
 import time
-from typing import Dict, Iterable, List, Mapping, NamedTuple
+from typing import (
+    IO,
+    Any,
+    Collection,
+    Dict,
+    Generator,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Tuple,
+)
 
 import ontpush
 from ontpush.cluster.memory import write_json
@@ -15,6 +28,7 @@ from ontpush.facts.names import shown
 from ontpush.facts.trouble import Stopped, unwritable
 
 _KEPT_SECONDS = 30 * 86400
+_AT_ONCE = 2
 _OUTPUT_KEPT_SECONDS = 400 * 86400
 
 
@@ -91,38 +105,100 @@ def in_order(due: Iterable[Check]) -> List[Check]:
     One that takes all the time there is keeps no other from its turn. The second run of an
     instrument comes after the first one of each, and so on.
     """
-    by_age = sorted(
-        due, key=lambda each: (each.has_failed or os.path.exists(each.unfinished), each.since)
-    )
-    turn: Dict[str, int] = {}
+
+    def age(check: Check) -> Tuple[bool, int, str]:
+        return check.has_failed or os.path.exists(check.unfinished), check.since, check.run
+
+    count: Dict[str, int] = {}
     turns = []
-    for each in by_age:
-        turn[each.instrument] = turn.get(each.instrument, 0) + 1
-        turns.append((turn[each.instrument], each))
-    return [each for _, each in sorted(turns, key=lambda pair: pair[0])]
+    for each in sorted(due, key=age):
+        count[each.instrument] = count.get(each.instrument, 0) + 1
+        turns.append((count[each.instrument], each))
+    return [each for _, each in sorted(turns, key=lambda turn: turn[0])]
 
 
-def verify_here(checker: Checker, check: Check) -> None:
-    """Verify one run and leave its verdict; without one, the next tick tries again. Trouble."""
+class _Reading(NamedTuple):
+    """A verification at work, and the file into which it prints its verdict."""
+
+    check: Check
+    child: Child
+    printed: IO[bytes]
+
+
+def verify_side_by_side(
+    checker: Checker, due: Iterable[Check], seconds: float
+) -> Generator[None, None, None]:
+    """Verify runs and leave their verdicts; comes back when one has ended, or after `seconds`.
+
+    A few at a time, and one of each instrument: one that takes long holds up no other. Without a
+    verdict the next tick tries again. To be closed at the end: what is at work is ended then.
+    Trouble.
+    """
+    waiting = in_order(due)
+    at_work: Dict[str, _Reading] = {}
+    ended: Any = queue.Queue()
     try:
-        _verify_here(checker, check)
+        while waiting or at_work:
+            for check in _next(waiting, at_work):
+                waiting.remove(check)
+                at_work[check.instrument] = _begin(checker, check)
+                arguments = (at_work[check.instrument], ended)
+                threading.Thread(target=_take_down, args=arguments, daemon=True).start()
+            with contextlib.suppress(queue.Empty):
+                instrument, trouble = ended.get(timeout=seconds)
+                if trouble:
+                    raise trouble
+                _end(checker, at_work.pop(instrument))
+            yield
     except OSError as error:
         advice = "let this user write there"
         raise unwritable(f"a verdict in {shown(checker.state)}", error, advice) from error
+    finally:
+        for reading in at_work.values():
+            _close(reading)
 
 
-def _verify_here(checker: Checker, check: Check) -> None:
+def _next(waiting: List[Check], at_work: Collection[str]) -> List[Check]:
+    """The first of those instruments of which none is at work, as many as may begin."""
+    first: Dict[str, Check] = {}
+    for check in waiting:
+        if check.instrument not in at_work:
+            first.setdefault(check.instrument, check)
+    return list(first.values())[: _AT_ONCE - len(at_work)]
+
+
+def _begin(checker: Checker, check: Check) -> _Reading:
     make_private(os.path.dirname(check.verdict))
-    unfinished = check.unfinished
-    command = verify_command(checker, check.path)
-    descriptor = open_private(unfinished, os.O_WRONLY | os.O_TRUNC)
-    with open(descriptor, "wb") as printed:
-        with open(os.devnull, "rb") as nothing:
-            child = Child(command, nothing, checker.hours * 3600, program_environment())
-        with child:
-            for piece in child.pieces():
-                printed.write(piece)
-            code = child.wait()
+    printed = open(open_private(check.unfinished, os.O_WRONLY | os.O_TRUNC), "wb")  # noqa: SIM115
+    with open(os.devnull, "rb") as nothing:
+        command = verify_command(checker, check.path)
+        child = Child(command, nothing, checker.hours * 3600, program_environment())
+    reading = _Reading(check, child, printed)
+    child.__enter__()
+    return reading
+
+
+def _take_down(reading: _Reading, ended: Any) -> None:
+    trouble = None
+    try:
+        for piece in reading.child.pieces():
+            reading.printed.write(piece)
+    except OSError as error:
+        trouble = error
+    except ValueError:  # closed, since the tick ends
+        pass
+    ended.put((reading.check.instrument, trouble))
+
+
+def _close(reading: _Reading) -> None:
+    reading.child.end()
+    reading.printed.close()
+
+
+def _end(checker: Checker, reading: _Reading) -> None:
+    check, child = reading.check, reading.child
+    code = child.wait()
+    _close(reading)
     if child.timed_out:
         why = f"it took longer than {checker.hours:g} hours: raise verify_hours"
         write_json(check.verdict, {"data": {}, "errors": [{"message": why}]})
@@ -132,7 +208,7 @@ def _verify_here(checker: Checker, check: Check) -> None:
         write_json(check.verdict, {"data": {}, "errors": [error]})
     else:
         with contextlib.suppress(FileNotFoundError):  # another tick does not wait for it any more
-            os.replace(unfinished, check.verdict)
+            os.replace(check.unfinished, check.verdict)
         return
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(unfinished)
+        os.unlink(check.unfinished)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, Optional
 
-from ontpush.cluster.checking import clear_away, in_order, make_checker, verify_here
+from ontpush.cluster.checking import clear_away, make_checker, verify_side_by_side
 from ontpush.cluster.conditions import Limits
 from ontpush.cluster.hooks import Hook, Hooks, all_ended, run_hooks
 from ontpush.cluster.memory import CHECKING, GOOD, Memory
@@ -81,20 +81,21 @@ def _work(watch: Watch, sight: Sight) -> Sight:
     """Verify run after run, and look again in between, so that nobody waits."""
     clear_away(watch.memory.directory)
     sight = _walk(watch, sight)
-    due, looked_at = in_order(sight.due), time.monotonic()
-    walked_at = looked_at
-    for check in due:
-        verify_here(watch.checker, check)
-        if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
-            sight = _look_again(watch, sight)
-            looked_at = time.monotonic()
-            if looked_at - walked_at > _WALK_AGAIN_SECONDS:
-                sight = _walk(watch, sight)
-                looked_at = walked_at = time.monotonic()
-        elif watch.hooks.commands:
-            # Told later: a letter for each run would bury its reader.
-            sight = _look_again(watch, sight, telling=False)
-        sight = _follow(watch, sight)
+    due = sight.due
+    looked_at = walked_at = time.monotonic()
+    work = verify_side_by_side(watch.checker, due, _LOOK_AGAIN_SECONDS)
+    with contextlib.closing(work):
+        for _ in work:
+            if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
+                sight = _look_again(watch, sight)
+                looked_at = time.monotonic()
+                if looked_at - walked_at > _WALK_AGAIN_SECONDS:
+                    sight = _walk(watch, sight)
+                    looked_at = walked_at = time.monotonic()
+            elif watch.hooks.commands:
+                # Told later: a letter for each run would bury its reader.
+                sight = _look_again(watch, sight, telling=False)
+            sight = _follow(watch, sight)
     return _look_again(watch, sight) if due else sight
 
 
