@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import email
+import email.policy
 import json
 import os
 import shutil
 import socket
 import threading
 import time
+import unicodedata
+from base64 import b64encode
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +35,14 @@ class MailServer:
 
     `answers` are lines to say instead of `250 ok`, by a part of the command, or of the subject of a
     letter. `slow` are seconds before the answer to a letter. `taken` are the reader and the subject
-    of each letter that was taken, `asked` how many letters there were.
+    of each letter that was taken, `letters` what came over the wire, `asked` how many there were.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}
         self.slow = 0.0
         self.taken: list[tuple[str, str]] = []
+        self.letters: list[bytes] = []
         self.asked = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -92,6 +98,7 @@ class MailServer:
     def _take(self, file: Any, reader: str) -> str:
         file.write(b"354 go on\r\n")
         lines = list(iter(file.readline, b".\r\n"))
+        self.letters.append(b"".join(lines))
         subject = next(line for line in lines if line.startswith(b"Subject: ")).decode()
         self.asked += 1
         time.sleep(self.slow)
@@ -118,6 +125,36 @@ def stalled(root: Path, *instruments: str) -> None:
 def failed(root: Path, instrument: str, error: str = "it is broken") -> None:
     """Let an instrument say that a run of its has failed."""
     beat(root / instrument, {"run": "a/b", "state": "failed", "error": error})
+
+
+# The command at which it is said, or a part of the subject: after the letter.
+FOR_GOOD = [
+    ("RCPT", "550 no such user"),
+    ("RCPT", "550 5.1.1 no such user"),
+    ("RCPT", "553 that is no name of a mailbox"),
+    ("MAIL", "552 5.3.4 message too big"),
+    ("stalled", "552 5.3.4 message too big"),
+    ("stalled", "554 5.6.0 I do not like its content"),
+    ("stalled", "554 transaction failed"),
+]
+NOT_FOR_GOOD = [
+    ("MAIL", "530 5.7.0 authentication required"),
+    ("MAIL", "530 authentication required"),
+    ("MAIL", "504 command parameter not implemented"),
+    ("MAIL", "550 5.7.1 you are listed"),
+    ("MAIL", "554 5.7.1 relay access denied"),
+    ("MAIL", "421 too many connections"),
+    ("RCPT", "554 5.7.1 relay access denied"),
+    ("RCPT", "554 relay access denied"),
+    ("RCPT", "553 sorry, not in my list of hosts (#5.7.1)"),
+    ("RCPT", "552 5.2.2 mailbox full"),
+    ("RCPT", "552 mailbox full"),
+    ("RCPT", "452 too many recipients"),
+    ("stalled", "550 5.7.1 too many letters from you"),
+    ("stalled", "552 5.2.2 mailbox full"),
+    ("stalled", "503 what?"),
+    ("stalled", "421 4.7.0 closing"),
+]
 
 
 def complained(monitor: Program, *words: str) -> Ran:
@@ -233,6 +270,133 @@ def test_a_server_that_says_good_bye_oddly_has_taken_the_mail(
     ticked(monitor)
     ticked(monitor)
     assert server.subjects() == ["stalled: b (one)"]
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", FOR_GOOD)
+def test_what_is_about_this_reader_or_letter_for_good_is_given_up(
+    monitor: Program, root: Path, server: MailServer, answer: tuple[str, str]
+) -> None:
+    command, said = answer
+    server.answers[command] = said
+    stalled(root, "one")
+    complained(monitor, said, "given up", "stalled: b (one)")
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == []
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", NOT_FOR_GOOD)
+def test_what_a_server_refuses_for_whoever_calls_it_waits_until_it_does_not(
+    monitor: Program, root: Path, server: MailServer, answer: tuple[str, str]
+) -> None:
+    command, said = answer
+    server.answers[command] = said
+    stalled(root, "one")
+    complained(monitor, said, "tried again")
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == ["stalled: b (one)"]
+
+
+# -- what a stranger may write -----------------------------------------------------------------
+
+HEADERS = {
+    "From",
+    "To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "Auto-Submitted",
+    "X-Ontpush-Kind",
+    "MIME-Version",
+    "Content-Type",
+}
+BODY = b64encode(b"x\r\nBcc: evil@x.org\r\n\r\nall is well").decode()
+LIKE_HEADERS = [
+    "=?utf-8?q?a=0D=0ABcc:_evil=40x.org=0D=0A?=",
+    f"=?utf-8?b?{BODY}?=",
+    "=?utf-8?q?all_is_well?=",
+    "=?us-ascii?q?x?= =?utf-8?q?y?= ü",
+    "=?utf-8?q?" + "all_is_well_" * 30 + "?=",
+    "ü€😀" * 30,
+]
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("name", LIKE_HEADERS)
+def test_a_run_whose_name_looks_like_headers_is_told_by_its_name(
+    monitor: Program, root: Path, server: MailServer, name: str
+) -> None:
+    beat(root / "one", {"run": f"a/{name}", "state": "stalled"})
+    ticked(monitor)
+    (letter,) = server.letters
+    head, _, _ = letter.partition(b"\r\n\r\n")
+    assert all(len(line) <= 200 and line.isascii() for line in head.split(b"\r\n"))
+    mail = email.message_from_bytes(letter.replace(b"\r", b""), policy=email.policy.default)
+    assert isinstance(mail, EmailMessage)
+    assert sorted(mail.keys()) == sorted(HEADERS)
+    wanted = f"[ontpush] stalled: {name} (one)"
+    assert mail["Subject"] == (wanted if len(name) < 80 else wanted[:109] + "…")
+    assert f"Where: one\n       a/{name}\n" in content(mail, "plain")
+
+
+def test_what_would_be_another_header_than_was_meant_is_told_and_not_sent(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["stalled"] = "451 later"
+    stalled(root, "one", "two")
+    assert monitor.run("monitor").code == 1
+    server.answers.clear()
+    outbox = monitor.state / "outbox.json"
+    text = outbox.read_text()
+    outbox.write_text(text.replace('["stalled"]', '["stalled\\nBcc: a@b"]', 1))
+    complained(monitor, "no mail can be made of it", "given up", "stalled: b (one)")
+    assert server.subjects() == ["stalled: b (two)"]
+
+
+UNSEEN = [
+    chr(each)
+    for each in range(0x110000)
+    if unicodedata.category(chr(each)) in ("Cc", "Cf", "Zl", "Zp")
+]
+
+
+@pytest.mark.newest
+def test_what_turns_a_line_round_or_is_not_seen_is_shown_as_an_escape(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    words = ["".join(UNSEEN[start : start + 30]) for start in range(0, len(UNSEEN), 30)]
+    runs = [{"run": f"a/{n}", "state": "failed", "error": each} for n, each in enumerate(words)]
+    beat(root / "one", *runs, {"run": "a/b\u202egnp.\u200b\ufeff", "state": "stalled"})
+    ticked(monitor)
+    few, many = mailbox.mails()[::-1]
+    assert few["Subject"] == "[ontpush] stalled: b\\u202egnp.\\u200b\\ufeff (one)"
+    told = content(few, "plain") + content(many, "plain") + content(many, "html")
+    shown = told + monitor.log_file.read_text() + monitor.run("status").out
+    assert not [each for each in UNSEEN if each != "\n" and each in shown]
+    assert "\\u202e" in content(many, "plain")
+
+
+@pytest.mark.newest
+def test_what_an_instrument_says_is_told_as_its_words(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    lie = 'all is well". To do: nothing'
+    quote = 'one says: "all is well\'. To do: nothing"'
+    for each in (
+        {"state": "failed", "error": lie},
+        {"state": "done", "warning": lie},
+        {"state": "stalled", "warning": lie},
+    ):
+        beat(root / "one", {"run": "a/b", **each}, errors=[lie], unsent=[lie])
+        ticked(monitor)
+    mails = mailbox.mails()
+    assert {str(each["Subject"]).rpartition(": ")[2] for each in mails} == {"b (one)", "one"}
+    for mail in mails:
+        assert lie not in content(mail, "plain")
+        assert quote in content(mail, "plain") or "stalled" in mail["Subject"]
 
 
 # -- when it takes long ---------------------------------------------------------------------

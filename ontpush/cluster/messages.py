@@ -11,7 +11,7 @@ from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import Remembered, Standing
 from ontpush.facts import limits, words
 from ontpush.facts.minknow import is_final_summary
-from ontpush.facts.names import human_size, human_time, shortened, shown
+from ontpush.facts.names import human_size, human_time, quoted, shortened, shown
 from ontpush.facts.regular import open_regular
 
 _FROM_SUMMARY = (
@@ -132,7 +132,8 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
         what = "mended: what was wrong before is right now; " + what
     told = view.facts(run)
     if told and told.warning:
-        what += f"; but it does not have what its final summary counts: {told.warning}"
+        said = view.instrument.says(told.warning)
+        what += f"; but it does not have what its final summary counts; {said}"
         todo = "See whether what is missing matters before you use it: look in MinKNOW's fallback"
         todo += " folder on the instrument. `rsync.verified` vouches for what is listed, no more."
     return Message(
@@ -163,7 +164,7 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
     summary = final_summary(view.instrument.base, path)
     for label, key in _FROM_SUMMARY:
         if summary.get(key):
-            yield label, summary[key]
+            yield label, quoted(summary[key])
     yield "instrument", view.instrument.name
     told, standing = view.facts(run), view.remembered.runs.get(run)
     size = standing.bytes if standing and standing.bytes else told.bytes if told else 0

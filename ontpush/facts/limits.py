@@ -20,3 +20,5 @@ MOST_ENTRIES = 500_000
 MOST_SECONDS = 60.0
 # Of one tick, for asking whether the files of verified runs are still there.
 WALK_SECONDS = 60.0
+# Of a message of an instrument, or of a value in a final summary, as it is quoted.
+LONGEST_WORDS = 500  # characters
