@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email
 import email.policy
+import hashlib
 import json
 import os
 import shutil
@@ -33,9 +34,9 @@ MIB = 1 << 20
 class MailServer:
     """A mail server on loopback with a will of its own; use it in a `with` block.
 
-    `answers` are lines to say instead of `250 ok`, by a part of the command, or of the subject of a
-    letter. `slow` are seconds before the answer to a letter. `taken` are the reader and the subject
-    of each letter that was taken, `letters` what came over the wire, `asked` how many there were.
+    `answers` are lines to say instead of `250 ok`, by a part of the command, or of the letter.
+    `slow` are seconds before the answer to a letter. `taken` are the reader and the subject of each
+    letter that was taken, `letters` what came over the wire, `asked` how many there were.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ class MailServer:
         subject = next(line for line in lines if line.startswith(b"Subject: ")).decode()
         self.asked += 1
         time.sleep(self.slow)
-        answer = self._answer(subject)
+        answer = self._answer(self.letters[-1].decode())
         if answer.startswith("250"):
             self.taken.append((reader, subject.strip().removeprefix("Subject: [ontpush] ")))
         return answer
@@ -235,15 +236,20 @@ def test_a_letter_that_is_refused_for_now_holds_up_none_behind_it(
 def test_a_letter_of_a_thousand_long_messages_is_no_larger_than_a_server_takes(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
-    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 2000} for n in range(1000)]
-    beat(root / "evil", *runs)
+    mailbox.stop()
+    monitor.settings["notify"][0]["kinds"] = ["failed"]
+    for state, error in (("failed", "\1" * 2000), ("stalled", ""), ("failed", "\2" * 2000)):
+        runs = [{"run": f"a/r{n}", "state": state, "error": error} for n in range(400)]
+        beat(root / "evil", *runs)
+        monitor.run("monitor")
+    mailbox.start()
     ticked(monitor)
-    (mail,) = mailbox.mails()
-    assert mail["Subject"] == "[ontpush] failed: 1,000 messages"
+    mails = {str(mail["Subject"]): mail for mail in mailbox.mails()}
+    mail = mails["[ontpush] failed: 600 messages (evil)"]
     assert len(mail.as_bytes()) < 5 * MIB
-    assert content(mail, "plain").count("- r7 (evil): ") == 1
-    assert "and 500 more" in content(mail, "plain")
-    assert "and 500 more" in content(mail, "html")
+    assert content(mail, "plain").count("- r299 (evil): ") == 2
+    assert "and 100 more" in content(mail, "plain")
+    assert "and 100 more" in content(mail, "html")
 
 
 @pytest.mark.newest
@@ -392,6 +398,7 @@ def test_what_an_instrument_says_is_told_as_its_words(
     ):
         beat(root / "one", {"run": "a/b", **each}, errors=[lie], unsent=[lie])
         ticked(monitor)
+        assert lie not in monitor.run("status").out
     mails = mailbox.mails()
     assert {str(each["Subject"]).rpartition(": ")[2] for each in mails} == {"b (one)", "one"}
     for mail in mails:
@@ -444,18 +451,99 @@ def test_who_cannot_be_reached_for_long_is_complained_of_again(
     complained(monitor, "notify[0]", "Connection refused")
 
 
-def test_what_nobody_takes_for_long_is_not_kept_for_ever(
+@pytest.mark.newest
+def test_what_nobody_takes_for_long_is_not_kept_for_ever_and_the_other_instruments_is(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
     mailbox.stop()
-    beat(root / "one", *({"run": f"a/r{n}", "state": "stalled"} for n in range(1200)))
-    ran = monitor.run("monitor")
-    assert ran.code == 1
-    assert "the oldest 200 messages" in ran.err
+    stalled(root, "two")
+    assert monitor.run("monitor").code == 1
+    for state in ("failed", "stalled"):
+        runs = ({"run": f"a/r{n}", "state": state, "warning": "w" * n} for n in range(400))
+        beat(root / "one", *runs)
+        ran = monitor.run("monitor")
+    given_up = "given up, since too much waits for who does not take it: the oldest 600 messages"
+    assert f"{given_up} of one" in ran.err
     assert monitor.run("monitor").is_silent
     mailbox.start()
     ticked(monitor)
-    assert mailbox.subjects() == ["stalled: 1,000 messages"]
+    subjects = mailbox.subjects()
+    assert "stalled: b (two)" in subjects
+    counts = [int(each.split()[-3]) for each in subjects if each.endswith(" messages (one)")]
+    assert sum(counts) == 999
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+@pytest.mark.newest
+def test_one_whose_runs_all_fail_crowds_no_other_out_of_the_mails(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(700)))
+    failed(root, "b")
+    ticked(monitor)
+    other, many = sorted(mailbox.mails(), key=lambda each: len(each.as_bytes()))
+    assert other["Subject"] == "[ontpush] failed: b (b)"
+    assert many["Subject"] == "[ontpush] failed: 501 messages (a)"
+    assert "a: it is the same with 200 more runs" in content(many, "plain")
+    ticked(monitor)
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(1, 700)))
+    ticked(monitor)
+    subjects = mailbox.subjects()
+    assert subjects[0] == "back to normal, was failed: r0 (a)"
+    assert len(subjects) == 2
+    assert subjects[1].startswith("failed: r")
+
+
+def test_very_many_runs_that_are_verified_at_once_are_told_and_not_all_one_by_one(
+    monitor: Program, gridion: Path, mailbox: Mailbox
+) -> None:
+    rollup = hashlib.md5(b"").hexdigest()
+    for number in range(505):
+        run = f"a/r{number}"
+        (gridion / run / "pod5").mkdir(parents=True)
+        (gridion / run / "md5sum").touch()
+        done = f"2026-01-01T00:00:00+00:00\nrun: {run}\nrollup: {rollup}\n"
+        (gridion / run / "rsync.done").write_text(done)
+    beat(gridion)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] verified: 501 messages (gridion)"
+    assert "gridion: it is the same with 5 more runs" in content(mail, "plain")
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", ["554 5.6.0 I do not like it", "451 later"])
+def test_one_whose_words_no_server_takes_keeps_no_other_from_being_told(
+    monitor: Program, root: Path, server: MailServer, answer: str
+) -> None:
+    server.answers["EICAR"] = answer
+    failed(root, "evil", "EICAR")
+    names = ["one", "two", "three", "four", "five", "six"]
+    for name in names:
+        failed(root, name)
+    complained(monitor, answer, "b (evil)" if answer.startswith("5") else "")
+    assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
+    assert monitor.run("monitor").is_silent
+
+
+def test_the_outbox_stays_small_whatever_texts_an_instrument_sends(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    mailbox.stop()
+    monitor.settings["notify"][0]["kinds"] = ["failed", "stalled", "counts"]
+    long = "\U0001f600" * 600
+    for state in ("failed", "stalled"):
+        runs = [
+            {"run": f"{long}/r{n}", "state": state, "error": long, "warning": long}
+            for n in range(600)
+        ]
+        beat(root / "one", *runs)
+        assert monitor.run("monitor").code in (0, 1)
+    assert (monitor.state / "outbox.json").stat().st_size < 28 * MIB
+    assert monitor.run("monitor").is_silent
 
 
 # -- who is told ----------------------------------------------------------------------------
@@ -539,7 +627,7 @@ def test_nothing_is_told_twice_while_the_disk_of_the_state_is_full(
             subjects += mailbox.subjects()
         filler.unlink()
         ticked(monitor)
-        assert subjects + mailbox.subjects() == ["stalled: 30 messages"]
+        assert subjects + mailbox.subjects() == ["stalled: 30 messages (one)"]
 
 
 @pytest.mark.parametrize("pages", range(1, 9))
@@ -555,7 +643,7 @@ def test_what_could_not_be_written_down_is_told_once_when_there_is_room(
             assert monitor.run("monitor").code in (0, 75)
         filler.unlink()
         ticked(monitor)
-        assert mailbox.subjects() == ["stalled: 30 messages"]
+        assert mailbox.subjects() == ["stalled: 30 messages (one)"]
 
 
 def test_a_tick_that_is_killed_at_any_step_tells_everything_once(

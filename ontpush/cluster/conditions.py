@@ -47,6 +47,11 @@ class Condition(NamedTuple):
     same: str = ""
     lingers: bool = False
 
+    @property
+    def key(self) -> Tuple[str, str, str]:
+        """What it is about."""
+        return self.kind, self.instrument, self.run
+
 
 def quiet_since(instrument: Instrument, beat: Heartbeat, limits: Limits, before: int) -> int:
     """When it was found last that nothing comes from an instrument; 0 where something does.
@@ -292,6 +297,18 @@ def of_extra(instrument: Instrument, run: str, standing: Standing) -> Iterator[C
         files,
         "\n".join(files),
         lingers=standing.verdict != GOOD,
+    )
+
+
+def of_more(kind: str, instrument: str, count: int) -> Condition:
+    """That it is with more runs as with those that are told one by one."""
+    return Condition(
+        kind,
+        instrument,
+        "",
+        f"it is the same with {plural(count, 'more run')}",
+        "`ontpush status` here shows them all.",
+        same="more",
     )
 
 

@@ -2,9 +2,9 @@
 
 import os
 from itertools import islice
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.conditions import Condition
+from ontpush.cluster.conditions import Condition, of_more
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of
@@ -148,9 +148,26 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
     )
 
 
+def not_too_many(messages: Iterable[Message]) -> List[Message]:
+    """Of very many alike messages of one instrument the first, and how many more there are."""
+    alike: Dict[Tuple[str, str], List[Message]] = {}
+    for message in messages:
+        alike.setdefault((message.title, message.instrument), []).append(message)
+    kept: List[Message] = []
+    for found in alike.values():
+        whole = [each for each in found if not each.run]
+        runs = [each for each in found if each.run]
+        kept += whole + runs[: limits.MOST_TOLD]
+        if len(runs) > limits.MOST_TOLD:
+            first, more = runs[0], len(runs) - limits.MOST_TOLD
+            rest = of_condition(of_more(first.kinds[0], first.instrument, more), "", None)
+            kept.append(rest._replace(kinds=first.kinds, title=first.title))
+    return kept
+
+
 def shown_run(run: str) -> str:
     """A run's path for people."""
-    return shown(run.encode("utf-8", "surrogateescape"))
+    return shortened(shown(run.encode("utf-8", "surrogateescape")))
 
 
 def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
@@ -176,7 +193,7 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
         seconds = told.done_at - told.first_sent_at
         yield "duration", f"{human_time(seconds)} from the first file sent until done"
         yield "rate", f"{human_size(size / seconds)}/s"
-    yield "lies in", shown(os.path.join(view.instrument.base, path))
+    yield "lies in", shortened(shown(os.path.join(view.instrument.base, path)))
 
 
 def final_summary(base: bytes, run: bytes) -> Dict[str, str]:

@@ -22,3 +22,8 @@ MOST_SECONDS = 60.0
 WALK_SECONDS = 60.0
 # Of a message of an instrument, or of a value in a final summary, as it is quoted.
 LONGEST_WORDS = 500  # characters
+# Of one kind, that are told one by one; of more only how many there are.
+MOST_TOLD = 500  # runs
+# What waits for those who are told, of all instruments; a message takes at least its share.
+LARGEST_OUTBOX = 16 << 20  # bytes
+MOST_WAITING = 1000  # messages
