@@ -8,16 +8,19 @@ import email.policy
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 import threading
 import time
 import unicodedata
 from base64 import b64encode
 from collections.abc import Iterator
 from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -404,6 +407,113 @@ def test_what_an_instrument_says_is_told_as_its_words(
     for mail in mails:
         assert lie not in content(mail, "plain")
         assert quote in content(mail, "plain") or "stalled" in mail["Subject"]
+
+
+# -- services for chats ------------------------------------------------------------------------
+
+
+class Chat(BaseHTTPRequestHandler):
+    """A service that takes texts by HTTP, up to a length; else `answer` is what it answers."""
+
+    longest: ClassVar = 1 << 20
+    answer: ClassVar = 413
+    taken: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fits = len(said.get("message", "")) <= self.longest
+        self.send_response(200 if fits else self.answer)
+        self.end_headers()
+        self.wfile.write(b"ok")
+        if fits:
+            self.taken.append(said)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def chat(monitor: Program) -> Iterator[type[Chat]]:
+    """A chat that is told everything, by the Apprise library itself."""
+    monitor.python = sys.executable  # of .venv, where the library is
+    monitor.environment["PYTHONWARNINGS"] = "ignore"  # the library's own
+    fresh = type("Fresh", (Chat,), {"taken": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), fresh) as server:
+        monitor.settings["notify"] = [{"url": f"json://127.0.0.1:{server.server_port}/"}]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield fresh
+        server.shutdown()
+        thread.join()
+
+
+MARKUP = (
+    "@everyone <!channel> [all is well](http://evil.org) <b>x</b> https://evil.org www.evil.org"
+    " *x* `x` evil.org a@evil.org #x ~x ||x|| &lt;b&gt; ![](x)"
+)
+
+
+@pytest.mark.parametrize("service", ["json://127.0.0.1:{}/", "mmost://127.0.0.1:{}/" + "a1" * 12])
+def test_a_chat_shows_no_link_mention_or_markup_that_an_instrument_wrote(
+    monitor: Program, root: Path, chat: type[Chat], service: str
+) -> None:
+    port = monitor.settings["notify"][0]["url"].rpartition(":")[2].strip("/")
+    monitor.settings["notify"] = [{"url": service.format(port)}]
+    name = MARKUP.replace("/", ":")
+    beat(root / "one", {"run": f"a/{name}", "state": "failed", "error": MARKUP}, errors=[MARKUP])
+    ticked(monitor)
+    assert len(chat.taken) == 2
+    for said in chat.taken:
+        text = said.get("text") or said["title"] + said["message"]
+        assert "everyone" in text
+        text = text.replace("[ontpush] ", "")
+        assert not re.search(r"[@<>\[\]*`~|&#]|://|\w[.][a-z]", text)
+
+
+def test_a_text_that_is_longer_than_a_service_takes_comes_in_pieces(
+    monitor: Program, root: Path, chat: type[Chat]
+) -> None:
+    chat.longest = 33_000
+    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 500} for n in range(300)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert len(chat.taken) == 2
+    text = "".join(said["message"] for said in chat.taken)
+    assert "- r7 (one): " in text
+    assert "'ontpush status' on the cluster shows the rest" in text
+    ticked(monitor)
+    assert len(chat.taken) == 2
+
+
+@pytest.mark.parametrize("code", [400, 413])
+def test_what_a_service_refuses_for_good_is_given_up_aloud(
+    monitor: Program, root: Path, chat: type[Chat], code: int
+) -> None:
+    chat.longest, chat.answer = 0, code
+    stalled(root, "one")
+    complained(
+        monitor,
+        f"json: the service did not take the message: it answered with {code}",
+        "given up",
+        "stalled: b (one)",
+    )
+    assert len(monitor.told("FAIL")) == 1
+    chat.longest = 1 << 20
+    ticked(monitor)
+    assert chat.taken == []
+
+
+@pytest.mark.parametrize("code", [401, 404, 429, 503])
+def test_what_a_service_does_not_take_now_waits(
+    monitor: Program, root: Path, chat: type[Chat], code: int
+) -> None:
+    chat.longest, chat.answer = 0, code
+    stalled(root, "one")
+    complained(monitor, f"it answered with {code}", "tried again")
+    chat.longest = 1 << 20
+    ticked(monitor)
+    (said,) = chat.taken
+    assert said["title"] == "[ontpush] stalled: b (one)"
 
 
 # -- when it takes long ---------------------------------------------------------------------

@@ -27,3 +27,5 @@ MOST_TOLD = 500  # runs
 # What waits for those who are told, of all instruments; a message takes at least its share.
 LARGEST_OUTBOX = 16 << 20  # bytes
 MOST_WAITING = 1000  # messages
+# Of a letter to a service that splits what is long into pieces.
+LONGEST_CHAT = 40_000  # characters
