@@ -351,6 +351,20 @@ def test_a_run_whose_name_looks_like_headers_is_told_by_its_name(
     assert f"Where: one\n       a/{name}\n" in content(mail, "plain")
 
 
+@pytest.mark.newest
+@pytest.mark.parametrize("name", ["", "The Lab ", '"The \\"Lab\\", Basel" ', "Läb =?utf-8?q?x?= "])
+def test_a_sender_may_have_a_name(
+    monitor: Program, root: Path, server: MailServer, name: str
+) -> None:
+    monitor.settings["mail_from"] = f"{name}<lab@example.org>"
+    stalled(root, "one")
+    ticked(monitor)
+    (letter,) = server.letters
+    mail = email.message_from_bytes(letter, policy=email.policy.default)
+    assert str(mail["From"]).strip("<>") == f"{name}<lab@example.org>".strip("<>")
+    assert mail["Message-ID"].endswith("@example.org>")
+
+
 def test_what_would_be_another_header_than_was_meant_is_told_and_not_sent(
     monitor: Program, root: Path, server: MailServer
 ) -> None:

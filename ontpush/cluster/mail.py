@@ -14,7 +14,7 @@ import socket
 import ssl
 from email.header import Header
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid, parseaddr
+from email.utils import formatdate, make_msgid, parseaddr, quote
 from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -134,7 +134,8 @@ def probe_mail_server(server: MailServer, sender: str) -> None:
 
 
 def _options(server: MailServer, sender: str) -> List[str]:
-    return [] if _is_ascii(" ".join([sender, *server.to])) else _BEYOND_ASCII
+    addresses = [parseaddr(sender)[1], *server.to]
+    return [] if all(map(_is_ascii, addresses)) else _BEYOND_ASCII
 
 
 def _compose(server: MailServer, sender: str, letter: Letter) -> bytes:
@@ -144,8 +145,9 @@ def _compose(server: MailServer, sender: str, letter: Letter) -> bytes:
     ends and all: what a stranger called a run would become headers. So these are made here.
     """
     name, address = parseaddr(sender)
+    called = f'"{quote(name)}"' if _is_ascii(name) else _encoded(name)
     headers = {
-        "From": f"{_encoded(name)} <{address}>" if name else address,
+        "From": f"{called} <{address}>" if name else address,
         "To": ", ".join(server.to),
         "Subject": _encoded(f"[ontpush] {letter.subject}"),
         "Date": formatdate(),
