@@ -388,7 +388,7 @@ def test_the_monitor_names_both_and_vouches_for_the_run_no_more(
     monitor: Program, first: Sequencer, second: Sequencer, shared: Path, mailbox: Mailbox
 ) -> None:
     told = contested(monitor, first, second, shared)
-    assert "another and lab send a run to the same place" in told
+    assert '"another" and "lab" send a run to the same place' in told
     assert not is_called_done(first.there)
     assert any("another and lab send" in str(mail) for mail in mailbox.mails())
     assert verdicts(monitor) == {"contested"}
