@@ -330,6 +330,7 @@ LIKE_HEADERS = [
     "=?us-ascii?q?x?= =?utf-8?q?y?= ü",
     "=?utf-8?q?" + "all_is_well_" * 30 + "?=",
     "ü€😀" * 30,
+    "b (two)" + " " * 100,
 ]
 
 
@@ -346,8 +347,8 @@ def test_a_run_whose_name_looks_like_headers_is_told_by_its_name(
     mail = email.message_from_bytes(letter.replace(b"\r", b""), policy=email.policy.default)
     assert isinstance(mail, EmailMessage)
     assert sorted(mail.keys()) == sorted(HEADERS)
-    wanted = f"[ontpush] stalled: {name} (one)"
-    assert mail["Subject"] == (wanted if len(name) < 80 else wanted[:109] + "…")
+    begun = name if len(name) <= 60 else name[:59] + "…"
+    assert mail["Subject"] == f"[ontpush] stalled: {begun} (one)"
     assert f"Where: one\n       a/{name}\n" in content(mail, "plain")
 
 
@@ -961,3 +962,16 @@ def test_a_failure_of_another_file_or_kind_is_told_as_changed(
         failed(root, "gridion", each)
         ticked(monitor)
     assert mailbox.subjects() == ["changed: failed: b (gridion)", "failed: b (gridion)"]
+
+
+def test_words_made_to_be_hard_to_read_hold_up_no_tick(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    # Seven minutes of work, if each beginning of a name is followed to the end of the text.
+    beat(
+        root / "evil",
+        *({"run": f"a/r{n}", "state": "failed", "error": " ." * 1000} for n in range(7500)),
+    )
+    failed(root, "one")
+    ticked(monitor)
+    assert mailbox.subjects() == ["failed: 501 messages (evil)", "failed: b (one)"]

@@ -21,6 +21,8 @@ _FROM_SUMMARY = (
     ("device", "instrument"),
     ("protocol", "protocol"),
 )
+_LONGEST_NAME = 60  # characters
+_LONGEST_SUBJECT = 200
 TITLES = {
     words.VERIFIED: "verified",
     words.VERIFICATION_FAILED: "verification failed",
@@ -49,15 +51,18 @@ class Message(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The instrument, and the run by its last name."""
-        run = self.run.rpartition("/")[2]
+        """The instrument, and the run by its last name: none so long that it hides the other."""
+        run = _begun(self.run.rpartition("/")[2], _LONGEST_NAME)
         return f"{run} ({self.instrument})" if run else self.instrument or "the cluster"
 
     @property
     def subject(self) -> str:
         """A line short enough for a list of mails."""
-        text = f"{self.title}: {self.where}"
-        return text if len(text) <= 100 else text[:99] + "…"
+        return _begun(f"{self.title}: {self.where}", _LONGEST_SUBJECT)
+
+
+def _begun(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class View(NamedTuple):

@@ -15,10 +15,11 @@ _UNSEEN = re.compile(
     "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    "\U000e0000-\U0010ffff]"
+    "\U000e0000-\U0010ffff]+"
 )
 _LONGEST_LINE = 1000
-_RSYNC_TEMPORARY = re.compile(r"((?:^|[/\"' ])\.[^/\"\n]+?)\.[A-Za-z0-9]{6}(?![\w.])")
+_TEMPORARY_END = re.compile(r"\.[A-Za-z0-9]{6}(?![\w.])")
+_RSYNC_TEMPORARY = re.compile(r"((?:^|[' ])\..+?)" + _TEMPORARY_END.pattern)
 _FIGURE = r"\d[\d.,:]*(?: (?:%|s|min|h|[kMGT]?B)(?!\w))?"
 # One that stands by itself; one in a name tells which file.
 _FIGURES = re.compile(rf"(?<![\w./-]){_FIGURE}(?: {_FIGURE})*(?![\w/])")
@@ -69,7 +70,19 @@ def steady(text: str) -> str:
 
     Without what rsync calls its temporary files, and without figures: sizes, times, processes.
     """
-    return _FIGURES.sub("#", _RSYNC_TEMPORARY.sub(r"\1.#", text))
+    parts = re.split('([/"\n])', text)
+    return _FIGURES.sub("#", "".join(map(_without_temporary, parts)))
+
+
+def _without_temporary(part: str) -> str:
+    """Part of a text without what rsync made up of a name, looked for no further than it is there.
+
+    Else a text with a thousand beginnings and no end takes the square of its length.
+    """
+    ends = [found.end() for found in _TEMPORARY_END.finditer(part)]
+    if not ends:
+        return part
+    return _RSYNC_TEMPORARY.sub(r"\1.#", part[: ends[-1]]) + part[ends[-1] :]
 
 
 def for_json(name: bytes) -> str:
