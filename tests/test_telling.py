@@ -464,7 +464,7 @@ def chat(monitor: Program) -> Iterator[type[Chat]]:
 
 MARKUP = (
     "@everyone <!channel> [all is well](http://evil.org) <b>x</b> https://evil.org www.evil.org"
-    " *x* `x` evil.org a@evil.org #x ~x ||x|| &lt;b&gt; ![](x)"
+    " *x* `x` evil.org a@evil.org #x ~x ||x|| &lt;b&gt; ![](x) _x_ __x__ $$x$$ {{x}} \U0001f600.org"
 )
 
 
@@ -475,14 +475,16 @@ def test_a_chat_shows_no_link_mention_or_markup_that_an_instrument_wrote(
     port = monitor.settings["notify"][0]["url"].rpartition(":")[2].strip("/")
     monitor.settings["notify"] = [{"url": service.format(port)}]
     name = MARKUP.replace("/", ":")
-    beat(root / "one", {"run": f"a/{name}", "state": "failed", "error": MARKUP}, errors=[MARKUP])
+    markup = f"data_of_x {MARKUP}"
+    beat(root / "one", {"run": f"a/{name}", "state": "failed", "error": markup}, errors=[markup])
     ticked(monitor)
     assert len(chat.taken) == 2
     for said in chat.taken:
         text = said.get("text") or said["title"] + said["message"]
         assert "everyone" in text
         text = text.replace("[ontpush] ", "")
-        assert not re.search(r"[@<>\[\]*`~|&#]|://|\w[.][a-z]", text)
+        assert not re.search(r"[@<>\[\]*`~|&#${}]|://|\S[.][a-z]|\b_|_\b", text)
+        assert "data_of_x" in text.replace("\\", "")
 
 
 def test_a_text_that_is_longer_than_a_service_takes_comes_in_pieces(

@@ -10,10 +10,12 @@ from ontpush.facts import limits
 
 # What Apprise escapes differs by service and version, and none takes a mention for text. So what
 # would make markup, a mention or a link of a name becomes a character that looks like it.
-_LOOK_ALIKES = str.maketrans("@<>[]*`~|&#", "＠‹›［］＊'～｜＆＃")  # noqa: RUF001 - these are meant
+_LOOK_ALIKES = str.maketrans("@<>[]{}*`~|&#$", "＠‹›［］｛｝＊'～｜＆＃＄")  # noqa: RUF001 - these are meant
 _SCHEME = re.compile("://")
-_DOMAIN = re.compile(r"(?<=\w)[.\u3002\uff0e\uff61](?=[^\W\d_])")
+_DOMAIN = re.compile(r"(?<=\S)[.\u3002\uff0e\uff61](?=[^\W\d_])")
 _ONE_DOT_LEADER = "\u2024"
+# One between letters or figures is nothing but itself.
+_EMPHASIS = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
 _CUT = "\n[...] `ontpush status` on the cluster shows the rest."
 # So Apprise writes into its log what a service answered.
 _ANSWER = re.compile(r"\berror=(\d{3})\b")
@@ -66,6 +68,7 @@ def _cut(text: str) -> str:
 def _plain(text: str) -> str:
     """A text that no service takes for more than text."""
     plain = _SCHEME.sub(": //", text.translate(_LOOK_ALIKES))
+    plain = _EMPHASIS.sub(lambda found: "\uff3f" * len(found.group()), plain)
     return _DOMAIN.sub(_ONE_DOT_LEADER, plain)
 
 
