@@ -641,6 +641,17 @@ def test_very_many_runs_that_are_verified_at_once_are_told_and_not_all_one_by_on
     assert mailbox.subjects() == []
 
 
+def test_one_that_has_much_to_tell_comes_after_those_that_have_little(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(30)))
+    failed(root, "b")
+    stalled(root, "c")
+    ticked(monitor)
+    subjects = [subject for _, subject in server.taken]
+    assert subjects == ["failed: b (b)", "stalled: b (c)", "failed: 30 messages (a)"]
+
+
 @pytest.mark.newest
 @pytest.mark.parametrize("answer", ["554 5.6.0 I do not like it", "451 later"])
 def test_one_whose_words_no_server_takes_keeps_no_other_from_being_told(

@@ -26,22 +26,26 @@ class Letter(NamedTuple):
 
 
 def letters(messages: Iterable[Message]) -> Iterator[Tuple[Letter, List[Message]]]:
-    """Letters for `messages`, each with the messages that it tells."""
+    """Letters for `messages`, each with the messages that it tells.
+
+    What an instrument has very much of comes last: it may take all the time that there is.
+    """
     groups: Dict[Tuple[str, str], List[Message]] = {}
     for message in messages:
         groups.setdefault((message.title, message.instrument), []).append(message)
     few: Dict[str, List[Message]] = {}
     for (title, _), alike in groups.items():
-        if len(alike) > _MOST_LETTERS:
-            yield _of_many(title, alike), alike
-        else:
+        if len(alike) <= _MOST_LETTERS:
             few.setdefault(title, []).extend(alike)
     for title, alike in few.items():
-        if len(alike) > _MOST_LETTERS:
-            yield _of_many(title, alike), alike
-        else:
+        if len(alike) <= _MOST_LETTERS:
             for message in alike:
                 yield _of_one(message), [message]
+        else:
+            yield _of_many(title, alike), alike
+    for (title, _), alike in groups.items():
+        if len(alike) > _MOST_LETTERS:
+            yield _of_many(title, alike), alike
 
 
 def by_instrument(messages: Iterable[Message]) -> List[List[Message]]:
