@@ -161,6 +161,10 @@ NOT_FOR_GOOD = [
 ]
 
 
+# Time for all letters passes quickly.
+A_MINUTE_A_SECOND = "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
+
+
 def complained(monitor: Program, *words: str) -> Ran:
     """A tick with one line of trouble, in which these words are."""
     ran = monitor.run("monitor")
@@ -539,10 +543,7 @@ def test_what_a_service_does_not_take_now_waits(
 def test_a_slow_mail_server_gets_each_mail_once(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
-    # A minute for all letters passes in a second.
-    (monitor.modules / "sitecustomize.py").write_text(
-        "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
-    )
+    (monitor.modules / "sitecustomize.py").write_text(A_MINUTE_A_SECOND)
     server.slow = 0.4
     names = ["one", "two", "three", "four", "five"]
     stalled(root, *names)
@@ -639,6 +640,22 @@ def test_very_many_runs_that_are_verified_at_once_are_told_and_not_all_one_by_on
     assert "gridion: it is the same with 5 more runs" in content(mail, "plain")
     ticked(monitor)
     assert mailbox.subjects() == []
+
+
+def test_one_whose_words_take_a_server_all_the_time_keeps_no_other_from_being_told(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(A_MINUTE_A_SECOND)
+    server.slow = 1.1
+    server.answers["EICAR"] = "451 later"
+    names = ["evil", "one", "two", "three", "four", "five"]
+    for name in names:
+        failed(root, name, "EICAR" if name == "evil" else "it is broken")
+    told: list[str] = []
+    for _ in range(4):
+        assert monitor.run("monitor").code in (0, 1)
+        told += server.subjects()
+    assert len(told) > 1
 
 
 def test_one_that_has_much_to_tell_comes_after_those_that_have_little(

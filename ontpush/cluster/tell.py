@@ -135,12 +135,14 @@ class _Worker:
     def work(self, until: float) -> None:
         """Send letter after letter; one that does not go keeps none behind it from going.
 
-        Nor do words of one instrument that nobody takes keep back what is told of another.
+        Nor do words of one instrument that nobody takes keep back what is told of another: where a
+        letter tells of several, each has its own, the first of them whatever time it is.
         """
         due = deque(letters(self._messages))
+        is_share = False
         while due:
             letter, messages = due.popleft()
-            if time.monotonic() > until:
+            if time.monotonic() > until and not is_share:
                 self._trouble = "not everything could be told in time"
                 break
             fault = _fault_of(self._notifier, letter)
@@ -148,8 +150,10 @@ class _Worker:
                 self._trouble = str(fault)
                 break
             shares = by_instrument(messages)
-            if fault and len(shares) > 1:
-                due.extend(each for share in shares for each in letters(share))
+            is_share = bool(fault) and len(shares) > 1
+            if is_share:
+                own = [each for share in shares for each in letters(share)]
+                due.extendleft(reversed(own))
             else:
                 self._tries.append(Try(letter, messages, fault))
         else:
