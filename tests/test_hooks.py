@@ -386,7 +386,7 @@ def test_many_runs_verified_in_one_tick_are_told_together_though_hooks_follow_ea
     monitor.settings["on_verified"] = ["echo started"]
     ticked(monitor)
     assert outputs(monitor) == ["started\n"] * 6
-    assert mailbox.subjects() == ["verified: 6 messages"]
+    assert mailbox.subjects() == ["verified: 6 messages (gridion)"]
 
 
 def test_a_tick_starts_the_hooks_while_another_still_verifies(

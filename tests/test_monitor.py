@@ -410,7 +410,7 @@ def test_many_messages_of_one_kind_come_in_one_mail(
     beat(gridion, *({"run": f"a/run{n}", "state": "stalled"} for n in range(30)))
     ticked(monitor)
     (mail,) = mailbox.mails()
-    assert mail["Subject"] == "[ontpush] stalled: 30 messages"
+    assert mail["Subject"] == "[ontpush] stalled: 30 messages (gridion)"
     assert content(mail, "plain").count("run29 (gridion)") == 1
     assert content(mail, "html").count("run29 (gridion)") == 1
 

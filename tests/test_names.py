@@ -36,6 +36,8 @@ HOSTILE = [
     b"con\x01trol\x7f",
     "Grünalge—№ ✓".encode(),
     "line\u2028separator".encode(),
+    "\u202egnp.\u200bright to left".encode(),
+    "\u2066\ufeff\xad\U000e0041\ue000".encode(),
     b"md5sum",
     b"rsync.done",
     b"1" * 255,

@@ -707,7 +707,7 @@ def test_what_is_wrong_over_there_with_no_single_run_is_told_here(
     assert program.run("hash", "--all", data).code == 1
     ran = login.run("pull")
     assert (ran.code, len(ran.err.splitlines())) == (1, 1)
-    assert "over there: closed: cannot be searched for runs: Permission denied" in ran.err
+    assert 'over there it says: "closed: cannot be searched for runs: Permission denied' in ran.err
     (error,) = json.loads(heartbeat(root).read_text())["errors"]
     assert "closed: cannot be searched for runs" in error
     assert is_done(there)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import email
+import email.policy
+import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 import threading
 import time
+import unicodedata
+from base64 import b64encode
 from collections.abc import Iterator
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,15 +37,16 @@ MIB = 1 << 20
 class MailServer:
     """A mail server on loopback with a will of its own; use it in a `with` block.
 
-    `answers` are lines to say instead of `250 ok`, by a part of the command, or of the subject of a
-    letter. `slow` are seconds before the answer to a letter. `taken` are the reader and the subject
-    of each letter that was taken, `asked` how many letters there were.
+    `answers` are lines to say instead of `250 ok`, by a part of the command, or of the letter.
+    `slow` are seconds before the answer to a letter. `taken` are the reader and the subject of each
+    letter that was taken, `letters` what came over the wire, `asked` how many there were.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}
         self.slow = 0.0
         self.taken: list[tuple[str, str]] = []
+        self.letters: list[bytes] = []
         self.asked = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -92,10 +102,11 @@ class MailServer:
     def _take(self, file: Any, reader: str) -> str:
         file.write(b"354 go on\r\n")
         lines = list(iter(file.readline, b".\r\n"))
+        self.letters.append(b"".join(lines))
         subject = next(line for line in lines if line.startswith(b"Subject: ")).decode()
         self.asked += 1
         time.sleep(self.slow)
-        answer = self._answer(subject)
+        answer = self._answer(self.letters[-1].decode())
         if answer.startswith("250"):
             self.taken.append((reader, subject.strip().removeprefix("Subject: [ontpush] ")))
         return answer
@@ -118,6 +129,40 @@ def stalled(root: Path, *instruments: str) -> None:
 def failed(root: Path, instrument: str, error: str = "it is broken") -> None:
     """Let an instrument say that a run of its has failed."""
     beat(root / instrument, {"run": "a/b", "state": "failed", "error": error})
+
+
+# The command at which it is said, or a part of the subject: after the letter.
+FOR_GOOD = [
+    ("RCPT", "550 no such user"),
+    ("RCPT", "550 5.1.1 no such user"),
+    ("RCPT", "553 that is no name of a mailbox"),
+    ("MAIL", "552 5.3.4 message too big"),
+    ("stalled", "552 5.3.4 message too big"),
+    ("stalled", "554 5.6.0 I do not like its content"),
+    ("stalled", "554 transaction failed"),
+]
+NOT_FOR_GOOD = [
+    ("MAIL", "530 5.7.0 authentication required"),
+    ("MAIL", "530 authentication required"),
+    ("MAIL", "504 command parameter not implemented"),
+    ("MAIL", "550 5.7.1 you are listed"),
+    ("MAIL", "554 5.7.1 relay access denied"),
+    ("MAIL", "421 too many connections"),
+    ("RCPT", "554 5.7.1 relay access denied"),
+    ("RCPT", "554 relay access denied"),
+    ("RCPT", "553 sorry, not in my list of hosts (#5.7.1)"),
+    ("RCPT", "552 5.2.2 mailbox full"),
+    ("RCPT", "552 mailbox full"),
+    ("RCPT", "452 too many recipients"),
+    ("stalled", "550 5.7.1 too many letters from you"),
+    ("stalled", "552 5.2.2 mailbox full"),
+    ("stalled", "503 what?"),
+    ("stalled", "421 4.7.0 closing"),
+]
+
+
+# Time for all letters passes quickly.
+A_MINUTE_A_SECOND = "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
 
 
 def complained(monitor: Program, *words: str) -> Ran:
@@ -198,15 +243,20 @@ def test_a_letter_that_is_refused_for_now_holds_up_none_behind_it(
 def test_a_letter_of_a_thousand_long_messages_is_no_larger_than_a_server_takes(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
-    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 2000} for n in range(1000)]
-    beat(root / "evil", *runs)
+    mailbox.stop()
+    monitor.settings["notify"][0]["kinds"] = ["failed"]
+    for state, error in (("failed", "\1" * 2000), ("stalled", ""), ("failed", "\2" * 2000)):
+        runs = [{"run": f"a/r{n}", "state": state, "error": error} for n in range(400)]
+        beat(root / "evil", *runs)
+        monitor.run("monitor")
+    mailbox.start()
     ticked(monitor)
-    (mail,) = mailbox.mails()
-    assert mail["Subject"] == "[ontpush] failed: 1,000 messages"
+    mails = {str(mail["Subject"]): mail for mail in mailbox.mails()}
+    mail = mails["[ontpush] failed: 600 messages (evil)"]
     assert len(mail.as_bytes()) < 5 * MIB
-    assert content(mail, "plain").count("- r7 (evil): ") == 1
-    assert "and 500 more" in content(mail, "plain")
-    assert "and 500 more" in content(mail, "html")
+    assert content(mail, "plain").count("- r299 (evil): ") == 2
+    assert "and 100 more" in content(mail, "plain")
+    assert "and 100 more" in content(mail, "html")
 
 
 @pytest.mark.newest
@@ -235,16 +285,265 @@ def test_a_server_that_says_good_bye_oddly_has_taken_the_mail(
     assert server.subjects() == ["stalled: b (one)"]
 
 
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", FOR_GOOD)
+def test_what_is_about_this_reader_or_letter_for_good_is_given_up(
+    monitor: Program, root: Path, server: MailServer, answer: tuple[str, str]
+) -> None:
+    command, said = answer
+    server.answers[command] = said
+    stalled(root, "one")
+    complained(monitor, said, "given up", "stalled: b (one)")
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == []
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", NOT_FOR_GOOD)
+def test_what_a_server_refuses_for_whoever_calls_it_waits_until_it_does_not(
+    monitor: Program, root: Path, server: MailServer, answer: tuple[str, str]
+) -> None:
+    command, said = answer
+    server.answers[command] = said
+    stalled(root, "one")
+    complained(monitor, said, "tried again")
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == ["stalled: b (one)"]
+
+
+# -- what a stranger may write -----------------------------------------------------------------
+
+HEADERS = {
+    "From",
+    "To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "Auto-Submitted",
+    "X-Ontpush-Kind",
+    "MIME-Version",
+    "Content-Type",
+}
+BODY = b64encode(b"x\r\nBcc: evil@x.org\r\n\r\nall is well").decode()
+LIKE_HEADERS = [
+    "=?utf-8?q?a=0D=0ABcc:_evil=40x.org=0D=0A?=",
+    f"=?utf-8?b?{BODY}?=",
+    "=?utf-8?q?all_is_well?=",
+    "=?us-ascii?q?x?= =?utf-8?q?y?= ü",
+    "=?utf-8?q?" + "all_is_well_" * 30 + "?=",
+    "ü€😀" * 30,
+    "b (two)" + " " * 100,
+]
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("name", LIKE_HEADERS)
+def test_a_run_whose_name_looks_like_headers_is_told_by_its_name(
+    monitor: Program, root: Path, server: MailServer, name: str
+) -> None:
+    beat(root / "one", {"run": f"a/{name}", "state": "stalled"})
+    ticked(monitor)
+    (letter,) = server.letters
+    head, _, _ = letter.partition(b"\r\n\r\n")
+    assert all(len(line) <= 200 and line.isascii() for line in head.split(b"\r\n"))
+    mail = email.message_from_bytes(letter.replace(b"\r", b""), policy=email.policy.default)
+    assert isinstance(mail, EmailMessage)
+    assert sorted(mail.keys()) == sorted(HEADERS)
+    begun = name if len(name) <= 60 else name[:59] + "…"
+    assert mail["Subject"] == f"[ontpush] stalled: {begun} (one)"
+    assert f"Where: one\n       a/{name}\n" in content(mail, "plain")
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("name", ["", "The Lab ", '"The \\"Lab\\", Basel" ', "Läb =?utf-8?q?x?= "])
+def test_a_sender_may_have_a_name(
+    monitor: Program, root: Path, server: MailServer, name: str
+) -> None:
+    monitor.settings["mail_from"] = f"{name}<lab@example.org>"
+    stalled(root, "one")
+    ticked(monitor)
+    (letter,) = server.letters
+    mail = email.message_from_bytes(letter, policy=email.policy.default)
+    assert str(mail["From"]).strip("<>") == f"{name}<lab@example.org>".strip("<>")
+    assert mail["Message-ID"].endswith("@example.org>")
+
+
+def test_what_would_be_another_header_than_was_meant_is_told_and_not_sent(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["stalled"] = "451 later"
+    stalled(root, "one", "two")
+    assert monitor.run("monitor").code == 1
+    server.answers.clear()
+    outbox = monitor.state / "outbox.json"
+    text = outbox.read_text()
+    outbox.write_text(text.replace('["stalled"]', '["stalled\\nBcc: a@b"]', 1))
+    complained(monitor, "no mail can be made of it", "given up", "stalled: b (one)")
+    assert server.subjects() == ["stalled: b (two)"]
+
+
+UNSEEN = [
+    chr(each)
+    for each in range(0x110000)
+    if unicodedata.category(chr(each)) in ("Cc", "Cf", "Zl", "Zp")
+]
+
+
+@pytest.mark.newest
+def test_what_turns_a_line_round_or_is_not_seen_is_shown_as_an_escape(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    words = ["".join(UNSEEN[start : start + 30]) for start in range(0, len(UNSEEN), 30)]
+    runs = [{"run": f"a/{n}", "state": "failed", "error": each} for n, each in enumerate(words)]
+    beat(root / "one", *runs, {"run": "a/b\u202egnp.\u200b\ufeff", "state": "stalled"})
+    ticked(monitor)
+    few, many = mailbox.mails()[::-1]
+    assert few["Subject"] == "[ontpush] stalled: b\\u202egnp.\\u200b\\ufeff (one)"
+    told = content(few, "plain") + content(many, "plain") + content(many, "html")
+    shown = told + monitor.log_file.read_text() + monitor.run("status").out
+    assert not [each for each in UNSEEN if each != "\n" and each in shown]
+    assert "\\u202e" in content(many, "plain")
+
+
+@pytest.mark.newest
+def test_what_an_instrument_says_is_told_as_its_words(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    lie = 'all is well". To do: nothing'
+    quote = 'one says: "all is well\'. To do: nothing"'
+    for each in (
+        {"state": "failed", "error": lie},
+        {"state": "done", "warning": lie},
+        {"state": "stalled", "warning": lie},
+    ):
+        beat(root / "one", {"run": "a/b", **each}, errors=[lie], unsent=[lie])
+        ticked(monitor)
+        assert lie not in monitor.run("status").out
+    mails = mailbox.mails()
+    assert {str(each["Subject"]).rpartition(": ")[2] for each in mails} == {"b (one)", "one"}
+    for mail in mails:
+        assert lie not in content(mail, "plain")
+        assert quote in content(mail, "plain") or "stalled" in mail["Subject"]
+
+
+# -- services for chats ------------------------------------------------------------------------
+
+
+class Chat(BaseHTTPRequestHandler):
+    """A service that takes texts by HTTP, up to a length; else `answer` is what it answers."""
+
+    longest: ClassVar = 1 << 20
+    answer: ClassVar = 413
+    taken: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fits = len(said.get("message", "")) <= self.longest
+        self.send_response(200 if fits else self.answer)
+        self.end_headers()
+        self.wfile.write(b"ok")
+        if fits:
+            self.taken.append(said)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def chat(monitor: Program) -> Iterator[type[Chat]]:
+    """A chat that is told everything, by the Apprise library itself."""
+    monitor.python = sys.executable  # of .venv, where the library is
+    monitor.environment["PYTHONWARNINGS"] = "ignore"  # the library's own
+    fresh = type("Fresh", (Chat,), {"taken": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), fresh) as server:
+        monitor.settings["notify"] = [{"url": f"json://127.0.0.1:{server.server_port}/"}]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield fresh
+        server.shutdown()
+        thread.join()
+
+
+MARKUP = (
+    "@everyone <!channel> [all is well](http://evil.org) <b>x</b> https://evil.org www.evil.org"
+    " *x* `x` evil.org a@evil.org #x ~x ||x|| &lt;b&gt; ![](x) _x_ __x__ $$x$$ {{x}} \U0001f600.org"
+)
+
+
+@pytest.mark.parametrize("service", ["json://127.0.0.1:{}/", "mmost://127.0.0.1:{}/" + "a1" * 12])
+def test_a_chat_shows_no_link_mention_or_markup_that_an_instrument_wrote(
+    monitor: Program, root: Path, chat: type[Chat], service: str
+) -> None:
+    port = monitor.settings["notify"][0]["url"].rpartition(":")[2].strip("/")
+    monitor.settings["notify"] = [{"url": service.format(port)}]
+    name = MARKUP.replace("/", ":")
+    markup = f"data_of_x {MARKUP}"
+    beat(root / "one", {"run": f"a/{name}", "state": "failed", "error": markup}, errors=[markup])
+    ticked(monitor)
+    assert len(chat.taken) == 2
+    for said in chat.taken:
+        text = said.get("text") or said["title"] + said["message"]
+        assert "everyone" in text
+        text = text.replace("[ontpush] ", "")
+        assert not re.search(r"[@<>\[\]*`~|&#${}]|://|\S[.][a-z]|\b_|_\b", text)
+        assert "data_of_x" in text.replace("\\", "")
+
+
+def test_a_text_that_is_longer_than_a_service_takes_comes_in_pieces(
+    monitor: Program, root: Path, chat: type[Chat]
+) -> None:
+    chat.longest = 33_000
+    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 500} for n in range(300)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert len(chat.taken) == 2
+    text = "".join(said["message"] for said in chat.taken)
+    assert "- r7 (one): " in text
+    assert "'ontpush status' on the cluster shows the rest" in text
+    ticked(monitor)
+    assert len(chat.taken) == 2
+
+
+@pytest.mark.parametrize("code", [400, 413])
+def test_what_a_service_refuses_for_good_is_given_up_aloud(
+    monitor: Program, root: Path, chat: type[Chat], code: int
+) -> None:
+    chat.longest, chat.answer = 0, code
+    stalled(root, "one")
+    complained(
+        monitor,
+        f"json: the service did not take the message: it answered with {code}",
+        "given up",
+        "stalled: b (one)",
+    )
+    assert len(monitor.told("FAIL")) == 1
+    chat.longest = 1 << 20
+    ticked(monitor)
+    assert chat.taken == []
+
+
+@pytest.mark.parametrize("code", [401, 404, 429, 503])
+def test_what_a_service_does_not_take_now_waits(
+    monitor: Program, root: Path, chat: type[Chat], code: int
+) -> None:
+    chat.longest, chat.answer = 0, code
+    stalled(root, "one")
+    complained(monitor, f"it answered with {code}", "tried again")
+    chat.longest = 1 << 20
+    ticked(monitor)
+    (said,) = chat.taken
+    assert said["title"] == "[ontpush] stalled: b (one)"
+
+
 # -- when it takes long ---------------------------------------------------------------------
 
 
 def test_a_slow_mail_server_gets_each_mail_once(
     monitor: Program, root: Path, server: MailServer
 ) -> None:
-    # A minute for all letters passes in a second.
-    (monitor.modules / "sitecustomize.py").write_text(
-        "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
-    )
+    (monitor.modules / "sitecustomize.py").write_text(A_MINUTE_A_SECOND)
     server.slow = 0.4
     names = ["one", "two", "three", "four", "five"]
     stalled(root, *names)
@@ -280,18 +579,126 @@ def test_who_cannot_be_reached_for_long_is_complained_of_again(
     complained(monitor, "notify[0]", "Connection refused")
 
 
-def test_what_nobody_takes_for_long_is_not_kept_for_ever(
+@pytest.mark.newest
+def test_what_nobody_takes_for_long_is_not_kept_for_ever_and_the_other_instruments_is(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
     mailbox.stop()
-    beat(root / "one", *({"run": f"a/r{n}", "state": "stalled"} for n in range(1200)))
-    ran = monitor.run("monitor")
-    assert ran.code == 1
-    assert "the oldest 200 messages" in ran.err
+    stalled(root, "two")
+    assert monitor.run("monitor").code == 1
+    for state in ("failed", "stalled"):
+        runs = ({"run": f"a/r{n}", "state": state, "warning": "w" * n} for n in range(400))
+        beat(root / "one", *runs)
+        ran = monitor.run("monitor")
+    given_up = "given up, since too much waits for who does not take it: the oldest 600 messages"
+    assert f"{given_up} of one" in ran.err
     assert monitor.run("monitor").is_silent
     mailbox.start()
     ticked(monitor)
-    assert mailbox.subjects() == ["stalled: 1,000 messages"]
+    subjects = mailbox.subjects()
+    assert "stalled: b (two)" in subjects
+    counts = [int(each.split()[-3]) for each in subjects if each.endswith(" messages (one)")]
+    assert sum(counts) == 999
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+@pytest.mark.newest
+def test_one_whose_runs_all_fail_crowds_no_other_out_of_the_mails(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(700)))
+    failed(root, "b")
+    ticked(monitor)
+    other, many = sorted(mailbox.mails(), key=lambda each: len(each.as_bytes()))
+    assert other["Subject"] == "[ontpush] failed: b (b)"
+    assert many["Subject"] == "[ontpush] failed: 501 messages (a)"
+    assert "a: it is the same with 200 more runs" in content(many, "plain")
+    ticked(monitor)
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(1, 700)))
+    ticked(monitor)
+    subjects = mailbox.subjects()
+    assert subjects[0] == "back to normal, was failed: r0 (a)"
+    assert len(subjects) == 2
+    assert subjects[1].startswith("failed: r")
+
+
+def test_very_many_runs_that_are_verified_at_once_are_told_and_not_all_one_by_one(
+    monitor: Program, gridion: Path, mailbox: Mailbox
+) -> None:
+    rollup = hashlib.md5(b"").hexdigest()
+    for number in range(505):
+        run = f"a/r{number}"
+        (gridion / run / "pod5").mkdir(parents=True)
+        (gridion / run / "md5sum").touch()
+        done = f"2026-01-01T00:00:00+00:00\nrun: {run}\nrollup: {rollup}\n"
+        (gridion / run / "rsync.done").write_text(done)
+    beat(gridion)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] verified: 501 messages (gridion)"
+    assert "gridion: it is the same with 5 more runs" in content(mail, "plain")
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+def test_one_whose_words_take_a_server_all_the_time_keeps_no_other_from_being_told(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(A_MINUTE_A_SECOND)
+    server.slow = 1.1
+    server.answers["EICAR"] = "451 later"
+    names = ["evil", "one", "two", "three", "four", "five"]
+    for name in names:
+        failed(root, name, "EICAR" if name == "evil" else "it is broken")
+    told: list[str] = []
+    for _ in range(4):
+        assert monitor.run("monitor").code in (0, 1)
+        told += server.subjects()
+    assert len(told) > 1
+
+
+def test_one_that_has_much_to_tell_comes_after_those_that_have_little(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    beat(root / "a", *({"run": f"a/r{n}", "state": "failed", "error": "e"} for n in range(30)))
+    failed(root, "b")
+    stalled(root, "c")
+    ticked(monitor)
+    subjects = [subject for _, subject in server.taken]
+    assert subjects == ["failed: b (b)", "stalled: b (c)", "failed: 30 messages (a)"]
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("answer", ["554 5.6.0 I do not like it", "451 later"])
+def test_one_whose_words_no_server_takes_keeps_no_other_from_being_told(
+    monitor: Program, root: Path, server: MailServer, answer: str
+) -> None:
+    server.answers["EICAR"] = answer
+    failed(root, "evil", "EICAR")
+    names = ["one", "two", "three", "four", "five", "six"]
+    for name in names:
+        failed(root, name)
+    complained(monitor, answer, "b (evil)" if answer.startswith("5") else "")
+    assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
+    assert monitor.run("monitor").is_silent
+
+
+def test_the_outbox_stays_small_whatever_texts_an_instrument_sends(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    mailbox.stop()
+    monitor.settings["notify"][0]["kinds"] = ["failed", "stalled", "counts"]
+    long = "\U0001f600" * 600
+    for state in ("failed", "stalled"):
+        runs = [
+            {"run": f"{long}/r{n}", "state": state, "error": long, "warning": long}
+            for n in range(600)
+        ]
+        beat(root / "one", *runs)
+        assert monitor.run("monitor").code in (0, 1)
+    assert (monitor.state / "outbox.json").stat().st_size < 28 * MIB
+    assert monitor.run("monitor").is_silent
 
 
 # -- who is told ----------------------------------------------------------------------------
@@ -375,7 +782,7 @@ def test_nothing_is_told_twice_while_the_disk_of_the_state_is_full(
             subjects += mailbox.subjects()
         filler.unlink()
         ticked(monitor)
-        assert subjects + mailbox.subjects() == ["stalled: 30 messages"]
+        assert subjects + mailbox.subjects() == ["stalled: 30 messages (one)"]
 
 
 @pytest.mark.parametrize("pages", range(1, 9))
@@ -391,7 +798,7 @@ def test_what_could_not_be_written_down_is_told_once_when_there_is_room(
             assert monitor.run("monitor").code in (0, 75)
         filler.unlink()
         ticked(monitor)
-        assert mailbox.subjects() == ["stalled: 30 messages"]
+        assert mailbox.subjects() == ["stalled: 30 messages (one)"]
 
 
 def test_a_tick_that_is_killed_at_any_step_tells_everything_once(
@@ -585,3 +992,16 @@ def test_a_failure_of_another_file_or_kind_is_told_as_changed(
         failed(root, "gridion", each)
         ticked(monitor)
     assert mailbox.subjects() == ["changed: failed: b (gridion)", "failed: b (gridion)"]
+
+
+def test_words_made_to_be_hard_to_read_hold_up_no_tick(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    # Seven minutes of work, if each beginning of a name is followed to the end of the text.
+    beat(
+        root / "evil",
+        *({"run": f"a/r{n}", "state": "failed", "error": " ." * 1000} for n in range(7500)),
+    )
+    failed(root, "one")
+    ticked(monitor)
+    assert mailbox.subjects() == ["failed: 501 messages (evil)", "failed: b (one)"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.mailbox import Mailbox
+from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun, snapshot
 from tests.lab.zygote import Zygote
 from tests.program import Program, Ran, is_done, is_verified, mark
@@ -388,11 +388,11 @@ def test_the_monitor_names_both_and_vouches_for_the_run_no_more(
     monitor: Program, first: Sequencer, second: Sequencer, shared: Path, mailbox: Mailbox
 ) -> None:
     told = contested(monitor, first, second, shared)
-    assert "another and lab send a run to the same place" in told
+    assert '"another" and "lab" send a run to the same place' in told
     assert not is_called_done(first.there)
-    assert any("another and lab send" in str(mail) for mail in mailbox.mails())
+    assert any('"another" and "lab" send' in content(mail, "plain") for mail in mailbox.mails())
     assert verdicts(monitor) == {"contested"}
-    assert "another and lab send" in monitor.run("status").out
+    assert '"another" and "lab" send' in monitor.run("status").out
     for each in (first, second):
         each.is_refused()
         look(monitor)

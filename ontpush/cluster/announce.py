@@ -9,7 +9,7 @@ from typing import List, Set
 from ontpush.cluster.conditions import Condition
 from ontpush.cluster.hooks import all_ended, note_told, of_failed_hook
 from ontpush.cluster.memory import GOOD
-from ontpush.cluster.messages import Message, of_verified
+from ontpush.cluster.messages import Message, not_too_many, of_verified
 from ontpush.cluster.notices import news
 from ontpush.cluster.outbox import Outbox
 from ontpush.cluster.sight import Sight, Watch
@@ -23,7 +23,10 @@ def announce(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Se
     """Put what is new into the outbox, write down that it is there, and deliver. TryLater."""
     outbox = Outbox(watch.memory.directory, watch.notifiers)
     new = news(outbox.notices, conditions, sight.views, unsure, watch.remind_seconds)
-    outbox.put(new.messages + _verified(sight) + _failed_hooks(watch, sight), new.notices)
+    messages = not_too_many(new.messages + _verified(sight) + _failed_hooks(watch, sight))
+    for name, count in outbox.put(messages, new.notices).items():
+        why = "given up, since too much waits for who does not take it: the oldest {} of {}"
+        _fail(watch, sight, why.format(plural(count, "message"), name or "the cluster"))
     _note_told(watch, sight)
     outcomes = tell(outbox.waiting())
     for outcome in outcomes:
@@ -34,10 +37,6 @@ def announce(watch: Watch, sight: Sight, conditions: List[Condition], unsure: Se
             watch.log.event(LOG_WARN, b"", why)
             if outbox.may_complain(outcome.notifier, watch.remind_seconds):
                 sight.troubles.append(Trouble(why))
-    count = outbox.drop_oldest()
-    if count:
-        why = "given up, since too much waits for who does not take it: the oldest {}"
-        _fail(watch, sight, why.format(plural(count, "message")))
     if outcomes:
         outbox.save()
 

@@ -1,10 +1,26 @@
 """Sends letters by whatever service the Apprise library speaks to, where it is installed."""
 
 import logging
+import re
 from typing import Any
 
 from ontpush.cluster.letter import Letter
-from ontpush.cluster.mail import NotTold
+from ontpush.cluster.mail import NotTold, Refused
+from ontpush.facts import limits
+
+# What Apprise escapes differs by service and version, and none takes a mention for text. So what
+# would make markup, a mention or a link of a name becomes a character that looks like it.
+_LOOK_ALIKES = str.maketrans("@<>[]{}*`~|&#$", "＠‹›［］｛｝＊'～｜＆＃＄")  # noqa: RUF001 - these are meant
+_SCHEME = re.compile("://")
+_DOMAIN = re.compile(r"(?<=\S)[.\u3002\uff0e\uff61](?=[^\W\d_])")
+_ONE_DOT_LEADER = "\u2024"
+# One between letters or figures is nothing but itself.
+_EMPHASIS = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
+_CUT = "\n[...] `ontpush status` on the cluster shows the rest."
+# So Apprise writes into its log what a service answered.
+_ANSWER = re.compile(r"\berror=(\d{3})\b")
+# Of the answers of HTTP those that are about this letter, and for good.
+_FOR_GOOD = frozenset(["400", "413", "414", "422"])
 
 
 def can_send(url: str) -> str:
@@ -18,13 +34,42 @@ def can_send(url: str) -> str:
 
 
 def send_by_apprise(url: str, letter: Letter) -> None:
-    """Hand a letter to the service. NotTold."""
+    """Hand a letter to the service, in pieces where it is too long for that. NotTold, Refused."""
     library = _library()
     sender = library.Apprise() if library else None
     if sender is None or not sender.add(url):
         raise NotTold(can_send(url))
-    if not sender.notify(title=f"[ontpush] {letter.subject}", body=letter.text):
-        raise NotTold(f"{url.partition(':')[0]}: the service did not take the message")
+    for service in sender:
+        service.overflow_mode = library.OverflowMode.SPLIT
+    title, text = f"[ontpush] {_plain(letter.subject)}", _plain(_cut(letter.text))
+    result = sender.notify(title=title, body=text, body_format=library.NotifyFormat.TEXT)
+    if not result:
+        kind = Refused if _answer(result) in _FOR_GOOD else NotTold
+        scheme, answer = url.partition(":")[0], _answer(result)
+        why = f": it answered with {answer}" if answer else ""
+        raise kind(f"{scheme}: the service did not take the message{why}")
+
+
+def _answer(result: Any) -> str:
+    """The code of an answer to the last try; empty where Apprise, an older one, keeps none.
+
+    No more of what it logged: that may hold what is secret in a URL.
+    """
+    logs = result.logs() if hasattr(result, "logs") else ()
+    codes = [code for each in logs for code in _ANSWER.findall(each.message)]
+    return codes[-1] if codes else ""
+
+
+def _cut(text: str) -> str:
+    """A chat is buried by a text that is split into hundreds."""
+    return text if len(text) <= limits.LONGEST_CHAT else text[: limits.LONGEST_CHAT] + _CUT
+
+
+def _plain(text: str) -> str:
+    """A text that no service takes for more than text."""
+    plain = _SCHEME.sub(": //", text.translate(_LOOK_ALIKES))
+    plain = _EMPHASIS.sub(lambda found: "\uff3f" * len(found.group()), plain)
+    return _DOMAIN.sub(_ONE_DOT_LEADER, plain)
 
 
 def _library() -> Any:

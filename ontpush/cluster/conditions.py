@@ -13,7 +13,7 @@ from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_va
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
 from ontpush.facts import limits, words
-from ontpush.facts.names import human_size, human_time, plural, shown, steady
+from ontpush.facts.names import human_size, human_time, plural, quoted, shown, steady
 
 _LOOK_SECONDS = 3600
 _WRONG = (words.FAILED, words.STALLED)
@@ -47,6 +47,11 @@ class Condition(NamedTuple):
     same: str = ""
     lingers: bool = False
 
+    @property
+    def key(self) -> Tuple[str, str, str]:
+        """What it is about."""
+        return self.kind, self.instrument, self.run
+
 
 def quiet_since(instrument: Instrument, beat: Heartbeat, limits: Limits, before: int) -> int:
     """When it was found last that nothing comes from an instrument; 0 where something does.
@@ -76,16 +81,18 @@ def of_instrument(
             f"nothing has come from {name} for {human_time(silence)}",
             _how_heard(instrument),
         )
-    for errors in filter(None, (beat.errors, beat.faults)):
-        yield Condition(
-            words.FAILED,
-            name,
-            "",
-            f"{name} reports trouble that belongs to no single run",
-            "Run `ontpush check` on it.",
-            errors,
-            steady("\n".join(errors)),
-        )
+    said = tuple(map(instrument.says, beat.errors))
+    for errors, told in ((beat.errors, said), (beat.faults, beat.faults)):
+        if errors:
+            yield Condition(
+                words.FAILED,
+                name,
+                "",
+                f"{name} reports trouble that belongs to no single run",
+                "Run `ontpush check` on it.",
+                told,
+                steady("\n".join(errors)),
+            )
     if beat.unsent:
         yield Condition(
             words.FAILED,
@@ -93,7 +100,7 @@ def of_instrument(
             "",
             f"on {name} lies what no run takes along",
             "Move what is named into its run, to where runs are looked for, or away.",
-            beat.unsent,
+            tuple(map(instrument.says, beat.unsent)),
             "\n".join(beat.unsent),
         )
     yield from of_disk(name, "", beat.free_bytes, beat.total_bytes, limits)
@@ -140,8 +147,8 @@ def of_bad_heartbeat(instrument: Instrument, why: str) -> Condition:
         instrument.name,
         "",
         f"the heartbeat of {instrument.name} cannot be read: {why}",
-        f"Look at {shown(instrument.heartbeat or b'')}; the next push of the instrument writes it"
-        " anew.",
+        f"Look at {quoted(shown(instrument.heartbeat or b''))}; the next push of the instrument"
+        " writes it anew.",
         same=steady(why),
     )
 
@@ -224,7 +231,7 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
             words.FAILED,
             name,
             run,
-            f"it could not be brought over: {facts.error}",
+            f"it could not be brought over; {instrument.says(facts.error)}",
             "Mend what the message names; the next tick on the instrument tries again by itself.",
             same=steady(facts.error),
         )
@@ -242,7 +249,7 @@ def of_run(instrument: Instrument, run: str, facts: RunFacts) -> Iterator[Condit
             words.COUNTS,
             name,
             run,
-            f"it does not have what its final summary counts: {facts.warning}",
+            f"it does not have what its final summary counts; {instrument.says(facts.warning)}",
             "Look in MinKNOW's fallback folder on the instrument; what is moved into the run is"
             " sent by itself.",
             same=steady(facts.warning),
@@ -322,13 +329,25 @@ def of_extra(instrument: Instrument, run: str, standing: Standing) -> Iterator[C
         run,
         "{} in no roll-up: {} since more than a day".format(
             "a file lies in it that is" if len(lasting) == 1 else "files lie in it that are",
-            shown(lasting[0]),
+            quoted(shown(lasting[0])),
         ),
         "What the roll-up lists is as it should be. If the instrument has the file too, `ontpush"
         " retry RUN` there has it listed; if not, somebody here put it there: move it away.",
         files,
         "\n".join(files),
         lingers=standing.verdict != GOOD,
+    )
+
+
+def of_more(kind: str, instrument: str, count: int) -> Condition:
+    """That it is with more runs as with those that are told one by one."""
+    return Condition(
+        kind,
+        instrument,
+        "",
+        f"it is the same with {plural(count, 'more run')}",
+        "`ontpush status` here shows them all.",
+        same="more",
     )
 
 
@@ -341,7 +360,7 @@ def of_contested(instrument: Instrument, contested: Dict[str, str]) -> Condition
         words.FAILED,
         instrument.name,
         "",
-        f"{next(iter(contested.values()))}: {runs[0]}{more}",
+        f"{next(iter(contested.values()))}: {quoted(runs[0])}{more}",
         "Do not use it before one of the two has moved: give each sequencer a directory of its own,"
         " or rename one of the runs; then `ontpush retry RUN` where it still fails.",
         lines[:_MOST_LINES],

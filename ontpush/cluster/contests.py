@@ -13,7 +13,7 @@ from ontpush.cluster.fleet import Instrument, heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
 from ontpush.cluster.memory import CONTESTED, GOOD, Memory, Standing, read_json, write_json
 from ontpush.facts import limits
-from ontpush.facts.names import for_json, shown
+from ontpush.facts.names import for_json, quoted, shown
 from ontpush.facts.words import SKIPPED
 
 # The runs, by their path, each with the names of those who send it.
@@ -76,7 +76,8 @@ def hold(
             continue
         standing = before or Standing("", "", CONTESTED, now)
         where = run.encode("utf-8", "surrogateescape")
-        error = "{} and {} send a run to the same place".format(", ".join(names[:-1]), names[-1])
+        *others, last = map(quoted, names)
+        error = "{} and {} send a run to the same place".format(", ".join(others), last)
         why = take_mark_back(instrument.base, where, standing.rollup)
         error += f"; {why}" if why else ""
         again = standing.again or standing.verdict == GOOD

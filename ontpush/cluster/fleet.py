@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Collection, Iterator, List, NamedTuple, Optional, Tuple
 
 from ontpush.facts import limits
-from ontpush.facts.names import from_argument, shown
+from ontpush.facts.names import from_argument, quoted, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY
 
 
@@ -22,6 +22,11 @@ class Instrument(NamedTuple):
     base: bytes
     heartbeat: Optional[bytes]
     pulled: bool
+
+    def says(self, words: str) -> str:
+        """Words of its heartbeat as such; where we pull, our own `pull` writes it."""
+        speaker = "`ontpush pull`" if self.pulled else self.name
+        return f"{speaker} says: {quoted(words)}"
 
 
 def instruments(root: bytes, pulled: Collection[str]) -> List[Instrument]:

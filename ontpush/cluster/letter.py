@@ -1,4 +1,7 @@
-"""Makes letters of messages: subject, plain text and HTML."""
+"""Makes letters of messages: subject, plain text and HTML.
+
+A letter that tells much tells it of one instrument alone: none is crowded out by another.
+"""
 
 import html
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
@@ -23,16 +26,34 @@ class Letter(NamedTuple):
 
 
 def letters(messages: Iterable[Message]) -> Iterator[Tuple[Letter, List[Message]]]:
-    """Letters for `messages`, each with the messages that it tells."""
-    groups: Dict[str, List[Message]] = {}
+    """Letters for `messages`, each with the messages that it tells.
+
+    What an instrument has very much of comes last: it may take all the time that there is.
+    """
+    groups: Dict[Tuple[str, str], List[Message]] = {}
     for message in messages:
-        groups.setdefault(message.title, []).append(message)
-    for title, alike in groups.items():
+        groups.setdefault((message.title, message.instrument), []).append(message)
+    few: Dict[str, List[Message]] = {}
+    for (title, _), alike in groups.items():
+        if len(alike) <= _MOST_LETTERS:
+            few.setdefault(title, []).extend(alike)
+    for title, alike in few.items():
         if len(alike) <= _MOST_LETTERS:
             for message in alike:
                 yield _of_one(message), [message]
         else:
             yield _of_many(title, alike), alike
+    for (title, _), alike in groups.items():
+        if len(alike) > _MOST_LETTERS:
+            yield _of_many(title, alike), alike
+
+
+def by_instrument(messages: Iterable[Message]) -> List[List[Message]]:
+    """The messages of each instrument."""
+    found: Dict[str, List[Message]] = {}
+    for message in messages:
+        found.setdefault(message.instrument, []).append(message)
+    return list(found.values())
 
 
 def _of_one(message: Message) -> Letter:
@@ -41,6 +62,10 @@ def _of_one(message: Message) -> Letter:
 
 def _of_many(title: str, messages: List[Message]) -> Letter:
     subject = "{}: {}".format(title, plural(len(messages), "message"))
+    if len(by_instrument(messages)) == 1 and messages[0].instrument:
+        subject += f" ({messages[0].instrument})"
+    # That there is more than was told one by one must be in what is shown of many.
+    messages = sorted(messages, key=lambda each: bool(each.run))
     listed = [shortened(f"{each.where}: {each.what}") for each in messages[:_LISTED]]
     if len(messages) > _LISTED:
         listed.append(f"and {len(messages) - _LISTED:,} more: `ontpush status` shows them")

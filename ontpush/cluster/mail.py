@@ -8,23 +8,37 @@ that `password_file=` names, so that the configuration holds no secret, and neve
 import contextlib
 import email.policy
 import getpass
+import re
 import smtplib
 import socket
 import ssl
+from email.header import Header
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from email.utils import formatdate, make_msgid, parseaddr, quote
+from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ontpush.cluster.letter import Letter
-from ontpush.facts.names import shown
+from ontpush.facts.names import shortened, shown
 
 _TIMEOUT = 20.0  # seconds until a mail server answers at all
 # A letter that is given up while the server still thinks about it may arrive, and be sent again.
 _ANSWER = 60.0  # seconds until it has dealt with what it was given
-# Python folds a long subject before its first word, and some readers then show a space there.
-_POLICY = email.policy.default.clone(max_line_length=200)
+_BODY = email.policy.SMTP.clone(max_line_length=200)
+_OF_BODY = ("MIME-Version", "Content-Type")
+# What a server is asked for that has to deal with addresses beyond ASCII.
+_BEYOND_ASCII = ["SMTPUTF8", "BODY=8BITMIME"]
 _PORTS = {"smtp": 25, "smtps": 465}
+# Of the enhanced status codes (RFC 3463) those that are about this reader or this letter, and for
+# good: no such address, too large, content. All others are about the server, its rules, or us.
+_STATUS = re.compile(r"(?:\A|#)([245]\.\d{1,3}\.\d{1,3})\b")
+_STATUS_FOR_GOOD = re.compile(r"5\.(?:1\.(?:1|2|3|6|10)|2\.3|3\.4|6\.\d+)\Z")
+# Of the codes without one (RFC 5321) those that are so where they are given.
+_CODES_FOR_GOOD: Dict[Type[Exception], FrozenSet[int]] = {
+    smtplib.SMTPSenderRefused: frozenset([552]),
+    smtplib.SMTPRecipientsRefused: frozenset([550, 551, 553]),
+    smtplib.SMTPDataError: frozenset([550, 552, 554]),
+}
 
 
 class NotTold(Exception):
@@ -104,31 +118,79 @@ def send_mail(server: MailServer, sender: str, letter: Letter) -> None:
     except ValueError as error:
         raise Refused(f"no mail can be made of it: {error}") from error
     with _connected(server) as connection, _told(server):
-        connection.send_message(message, to_addrs=list(server.to))
+        connection.sendmail(sender, list(server.to), message, _options(server, sender))
 
 
 def probe_mail_server(server: MailServer, sender: str) -> None:
     """Go as far as a mail for one reader would, and send none. NotTold."""
     with _connected(server) as connection, _told(server):
-        for code, text in (connection.mail(sender), connection.rcpt(*server.to)):
+        for code, text in (
+            connection.mail(sender, _options(server, sender)),
+            connection.rcpt(*server.to),
+        ):
             if code >= 400:
                 raise smtplib.SMTPResponseException(code, text)
         connection.rset()
 
 
-def _compose(server: MailServer, sender: str, letter: Letter) -> EmailMessage:
-    message = EmailMessage(policy=_POLICY)
-    message["From"] = sender
-    message["To"] = ", ".join(server.to)
-    message["Subject"] = f"[ontpush] {letter.subject}"
-    message["Date"] = formatdate()
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
-    message["Auto-Submitted"] = "auto-generated"
-    message["X-Ontpush-Kind"] = letter.kind
+def _options(server: MailServer, sender: str) -> List[str]:
+    addresses = [parseaddr(sender)[1], *server.to]
+    return [] if all(map(_is_ascii, addresses)) else _BEYOND_ASCII
+
+
+def _compose(server: MailServer, sender: str, letter: Letter) -> bytes:
+    """The letter as it goes over the wire. ValueError.
+
+    Python's own headers take a text that looks like an encoded one for what it then means, line
+    ends and all: what a stranger called a run would become headers. So these are made here.
+    """
+    name, address = parseaddr(sender)
+    called = f'"{quote(name)}"' if _is_ascii(name) else _encoded(name)
+    headers = {
+        "From": f"{called} <{address}>" if name else address,
+        "To": ", ".join(server.to),
+        "Subject": _encoded(f"[ontpush] {letter.subject}"),
+        "Date": formatdate(),
+        "Message-ID": make_msgid(domain=address.rpartition("@")[2] or "localhost"),
+        "Auto-Submitted": "auto-generated",
+        "X-Ontpush-Kind": letter.kind,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    mail = lines.encode("utf-8" if _options(server, sender) else "ascii") + _body(letter)
+    _check_headers(mail, [*headers, *_OF_BODY])
+    return mail
+
+
+def _encoded(text: str) -> str:
+    """A text as it stands in a header; one that could be taken for an encoded one is encoded.
+
+    Folded only where it has to be: some readers show a space at a fold.
+    """
+    if _is_ascii(text) and "=?" not in text:
+        return text
+    return Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+
+
+def _is_ascii(text: str) -> bool:
+    return not text.encode("utf-8", "surrogatepass").translate(None, bytes(range(128)))
+
+
+def _body(letter: Letter) -> bytes:
+    """Both texts, and the headers that tell how they are to be read."""
+    message = EmailMessage(policy=_BODY)
     # A mail server refuses lines of more than 998 characters, and Python 3.6 breaks none by itself.
     message.set_content(letter.text, cte="quoted-printable")
     message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
-    return message
+    return message.as_bytes()
+
+
+def _check_headers(mail: bytes, names: List[str]) -> None:
+    """ValueError where a mail has other headers than these, or a control character in one."""
+    head, _, _ = mail.partition(b"\r\n\r\n")
+    lines = head.replace(b"\r\n ", b" ").split(b"\r\n")
+    found = [line.partition(b": ")[0].decode("ascii", "replace") for line in lines]
+    if sorted(found) != sorted(names) or re.search(rb"[\x00-\x1f\x7f]", b"".join(lines)):
+        raise ValueError("its headers would not be those that were meant")
 
 
 @contextlib.contextmanager
@@ -174,9 +236,17 @@ def _told(server: MailServer) -> Iterator[None]:
     try:
         yield
     except (OSError, smtplib.SMTPException, ValueError) as error:
-        code, _ = _answer(error)
-        kind = Refused if 500 <= code < 600 else NotTold
+        kind = Refused if _is_for_good(error) else NotTold
         raise kind(_blamed(server, error)) from error
+
+
+def _is_for_good(error: Exception) -> bool:
+    """Whether no server would ever take this letter for this reader; the code alone is vague."""
+    code, text = _answer(error)
+    status = _STATUS.search(text)
+    if status:
+        return 500 <= code < 600 and bool(_STATUS_FOR_GOOD.match(status.group(1)))
+    return code in _CODES_FOR_GOOD.get(type(error), ())
 
 
 def _blamed(server: MailServer, error: Exception) -> str:
@@ -195,7 +265,7 @@ def _answer(error: Exception) -> Tuple[int, str]:
 
 def _one_line(text: Union[bytes, str]) -> str:
     encoded = text.encode() if isinstance(text, str) else text
-    return shown(b" ".join(encoded.split()))
+    return shortened(shown(b" ".join(encoded.split())))
 
 
 def _reason(error: Exception) -> str:

@@ -2,16 +2,16 @@
 
 import os
 from itertools import islice
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ontpush.cluster.conditions import Condition
+from ontpush.cluster.conditions import Condition, of_more
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
 from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import Remembered, Standing
 from ontpush.facts import limits, words
 from ontpush.facts.minknow import is_final_summary
-from ontpush.facts.names import human_size, human_time, shortened, shown
+from ontpush.facts.names import human_size, human_time, quoted, shortened, shown
 from ontpush.facts.regular import open_regular
 
 _FROM_SUMMARY = (
@@ -22,6 +22,8 @@ _FROM_SUMMARY = (
     ("protocol", "protocol"),
 )
 _TOLD_OF_SUMMARY = frozenset(key for _, key in _FROM_SUMMARY)
+_LONGEST_NAME = 60  # characters
+_LONGEST_SUBJECT = 200
 TITLES = {
     words.VERIFIED: "verified",
     words.VERIFICATION_FAILED: "verification failed",
@@ -50,15 +52,18 @@ class Message(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The instrument, and the run by its last name."""
-        run = self.run.rpartition("/")[2]
+        """The instrument, and the run by its last name: none so long that it hides the other."""
+        run = _begun(self.run.rpartition("/")[2], _LONGEST_NAME)
         return f"{run} ({self.instrument})" if run else self.instrument or "the cluster"
 
     @property
     def subject(self) -> str:
         """A line short enough for a list of mails."""
-        text = f"{self.title}: {self.where}"
-        return text if len(text) <= 100 else text[:99] + "…"
+        return _begun(f"{self.title}: {self.where}", _LONGEST_SUBJECT)
+
+
+def _begun(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class View(NamedTuple):
@@ -133,7 +138,8 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
         what = "mended: what was wrong before is right now; " + what
     told = view.facts(run)
     if told and told.warning:
-        what += f"; but it does not have what its final summary counts: {told.warning}"
+        said = view.instrument.says(told.warning)
+        what += f"; but it does not have what its final summary counts; {said}"
         todo = "See whether what is missing matters before you use it: look in MinKNOW's fallback"
         todo += " folder on the instrument. `rsync.verified` vouches for what is listed, no more."
     return Message(
@@ -148,9 +154,26 @@ def of_verified(view: View, run: str, standing: Standing) -> Message:
     )
 
 
+def not_too_many(messages: Iterable[Message]) -> List[Message]:
+    """Of very many alike messages of one instrument the first, and how many more there are."""
+    alike: Dict[Tuple[str, str], List[Message]] = {}
+    for message in messages:
+        alike.setdefault((message.title, message.instrument), []).append(message)
+    kept: List[Message] = []
+    for found in alike.values():
+        whole = [each for each in found if not each.run]
+        runs = [each for each in found if each.run]
+        kept += whole + runs[: limits.MOST_TOLD]
+        if len(runs) > limits.MOST_TOLD:
+            first, more = runs[0], len(runs) - limits.MOST_TOLD
+            rest = of_condition(of_more(first.kinds[0], first.instrument, more), "", None)
+            kept.append(rest._replace(kinds=first.kinds, title=first.title))
+    return kept
+
+
 def shown_run(run: str) -> str:
     """A run's path for people."""
-    return shown(run.encode("utf-8", "surrogateescape"))
+    return shortened(shown(run.encode("utf-8", "surrogateescape")))
 
 
 def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
@@ -164,7 +187,7 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
     summary = final_summary(view.instrument.base, path)
     for label, key in _FROM_SUMMARY:
         if summary.get(key):
-            yield label, summary[key]
+            yield label, quoted(summary[key])
     yield "instrument", view.instrument.name
     told, standing = view.facts(run), view.remembered.runs.get(run)
     size = standing.bytes if standing and standing.bytes else told.bytes if told else 0
@@ -176,7 +199,7 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
         seconds = told.done_at - told.first_sent_at
         yield "duration", f"{human_time(seconds)} from the first file sent until done"
         yield "rate", f"{human_size(size / seconds)}/s"
-    yield "lies in", shown(os.path.join(view.instrument.base, path))
+    yield "lies in", shortened(shown(os.path.join(view.instrument.base, path)))
 
 
 def final_summary(base: bytes, run: bytes) -> Dict[str, str]:

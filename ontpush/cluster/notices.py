@@ -1,15 +1,34 @@
 """Tells each thing once: when it begins, when it changes, again after a time, and when it ends."""
 
 import time
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import (
+    Any,
+    Container,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
 
-from ontpush.cluster.conditions import Condition
+from ontpush.cluster.conditions import Condition, of_more
 from ontpush.cluster.messages import TITLES, Message, View, of_condition, of_end
-from ontpush.facts import words
+from ontpush.engine.sums import new_md5
+from ontpush.facts import limits, words
+from ontpush.facts.names import shortened
+
+_LONGEST_WHAT = 200  # characters
 
 
 class Notice(NamedTuple):
-    """What was told of a condition, and when, in seconds since the epoch."""
+    """What was told of a condition, and when, in seconds since the epoch.
+
+    `same` is a digest of what the condition has by this name.
+    """
 
     kind: str
     instrument: str
@@ -55,15 +74,15 @@ def news(
     known = {notice.key: notice for notice in told}
     messages: List[Message] = []
     notices: List[Notice] = []
-    for each in _once(conditions):
+    tellable = [each for each in _once(conditions) if not each.lingers or each.key in known]
+    for each in _once(_not_too_many(tellable, known)):
         view = views.get(each.instrument)
-        notice = known.pop((each.kind, each.instrument, each.run), None)
-        if each.lingers and notice is None:
-            continue
+        notice = known.pop(each.key, None)
         how = _how(notice, each, remind_seconds)
         if notice is None or how is not None:
             messages.append(of_condition(each, how or "", view))
-            notice = Notice(*each[:4], each.same, int(time.time()))
+            what = shortened(each.what, _LONGEST_WHAT)
+            notice = Notice(*each[:3], what, _digest(each.same), int(time.time()))
         notices.append(notice)
     for notice in known.values():
         if notice.instrument in unsure:
@@ -73,13 +92,30 @@ def news(
     return News(messages, notices)
 
 
+def _not_too_many(
+    conditions: Iterable[Condition], known: Container[Tuple[str, str, str]]
+) -> Iterator[Condition]:
+    """Of very many runs of one instrument that are alike those of which was told, and some more."""
+    alike: Dict[Tuple[str, str], List[Condition]] = {}
+    for each in conditions:
+        if each.run:
+            alike.setdefault((each.kind, each.instrument), []).append(each)
+        else:
+            yield each
+    for (kind, instrument), found in alike.items():
+        found.sort(key=lambda each: each.key not in known)
+        yield from found[: limits.MOST_TOLD]
+        more = len(found) - limits.MOST_TOLD
+        if more > 0:
+            yield of_more(kind, instrument, more)
+
+
 def _once(conditions: Iterable[Condition]) -> Iterator[Condition]:
     """Several conditions of one kind and place are told as one."""
     found: Dict[Tuple[str, str, str], Condition] = {}
     for each in conditions:
-        key = (each.kind, each.instrument, each.run)
-        before = found.get(key)
-        found[key] = _both(before, each) if before else each
+        before = found.get(each.key)
+        found[each.key] = _both(before, each) if before else each
     yield from found.values()
 
 
@@ -96,10 +132,15 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
     """How a condition that was told is told again; None where it is not."""
     if notice is None:
         return ""
-    if notice.same != condition.same:
+    if notice.same != _digest(condition.same):
         return "changed:"
     # A time in the future is that of a clock that was wrong.
     return None if 0 <= time.time() - notice.told_at < remind else "still"
+
+
+def _digest(text: str) -> str:
+    digest: str = new_md5(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digest
 
 
 def _needs_no_word(notice: Notice, views: Mapping[str, View]) -> bool:

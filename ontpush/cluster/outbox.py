@@ -3,17 +3,19 @@
 One rename changes both: a tick that is killed, or a full disk, never has one without the other.
 """
 
+import json
 import os
 import time
-from typing import Any, Callable, FrozenSet, Iterable, List, NamedTuple, Tuple, TypeVar
+from collections import Counter, deque
+from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, List, NamedTuple, Tuple, TypeVar
 
 from ontpush.cluster.memory import read_json, write_json
 from ontpush.cluster.messages import Message, message_from_json
 from ontpush.cluster.notices import Notice, notice_from_json
 from ontpush.cluster.tell import Notifier, Outcome
+from ontpush.facts import limits
 
 _FILE = b"outbox.json"
-_KEPT = 1000  # messages that wait at most
 _Record = TypeVar("_Record")
 
 
@@ -50,10 +52,11 @@ class Outbox:
             if to:
                 yield each._replace(to=to)
 
-    def put(self, messages: List[Message], notices: List[Notice]) -> None:
+    def put(self, messages: List[Message], notices: List[Notice]) -> Dict[str, int]:
         """Put messages in, for everybody who takes them, and what then stands as told. TryLater.
 
         A message that already waits is not told twice: the tick that put it there was killed.
+        Returned is how many were given up since too much waits, by instrument.
         """
         is_news = bool(messages) or notices != self.notices
         is_other = {each.id for each in self._notifiers} != set(self._complained)
@@ -63,8 +66,29 @@ class Outbox:
             before = self._waiting.pop(_same(message), Waiting(message, frozenset()))
             if to:
                 self._waiting[_same(message)] = Waiting(message, to | before.to)
-        if is_news or is_other:
+        given_up = self._drop_what_is_too_much()
+        if is_news or is_other or given_up:
             self.save()
+        return given_up
+
+    def _drop_what_is_too_much(self) -> Dict[str, int]:
+        """Give up the oldest of whoever has most waiting, again and again: how many, by name."""
+        weights = {same: _weight(each) for same, each in self._waiting.items()}
+        total = sum(weights.values())
+        used: Dict[str, int] = Counter()
+        queues: Dict[str, Deque[Message]] = {}
+        for same, weight in weights.items():
+            used[same.instrument] += weight
+            queues.setdefault(same.instrument, deque()).append(same)
+        dropped: Dict[str, int] = Counter()
+        while total > limits.LARGEST_OUTBOX:
+            most = max(used, key=lambda name: used[name])
+            oldest = queues[most].popleft()
+            del self._waiting[oldest]
+            used[most] -= weights[oldest]
+            total -= weights[oldest]
+            dropped[most] += 1
+        return dropped
 
     def waiting(self) -> List[Tuple[Notifier, List[Message]]]:
         """What everybody has still to be told. TryLater.
@@ -99,20 +123,13 @@ class Outbox:
         self._complained[notifier.id] = now
         return True
 
-    def drop_oldest(self) -> int:
-        """Give up what has waited longest where there is too much of it: how many messages."""
-        oldest = list(self._waiting)[:-_KEPT]
-        for each in oldest:
-            del self._waiting[each]
-        return len(oldest)
-
     def save(self) -> None:
         """Write it down. TryLater."""
         known = {each.id: self._complained.get(each.id, 0) for each in self._notifiers}
         waiting = self._waiting.values()
         facts = {
             "notices": [dict(each._asdict()) for each in self.notices],
-            "waiting": [[dict(each.message._asdict()), sorted(each.to)] for each in waiting],
+            "waiting": list(map(_facts, waiting)),
             "complained": sorted(known.items()),
         }
         write_json(self._path, facts)
@@ -125,6 +142,15 @@ def _takers(message: Message, notifiers: Iterable[Notifier]) -> FrozenSet[str]:
 def _same(message: Message) -> Message:
     """What two messages have in common that say the same: all but the facts."""
     return message._replace(facts=())
+
+
+def _facts(waiting: Waiting) -> List[Any]:
+    return [dict(waiting.message._asdict()), sorted(waiting.to)]
+
+
+def _weight(waiting: Waiting) -> int:
+    """The bytes that a message takes in the file, at least its share of the outbox."""
+    return max(len(json.dumps(_facts(waiting))), limits.LARGEST_OUTBOX // limits.MOST_WAITING)
 
 
 def _records(listed: Any, make: Callable[[Any], _Record]) -> List[_Record]:

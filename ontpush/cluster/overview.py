@@ -35,7 +35,7 @@ def _facts(
     bad = bad_files(standing) if standing else ()
     errors = [*bad, *([standing.error] if standing and standing.error else [])]
     if told and told.error:
-        errors.append(told.error)
+        errors.append(instrument.says(told.error))
     return {
         "run": run,
         "instrument": instrument.name,

@@ -13,7 +13,7 @@ from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
 from ontpush.cluster.pulling import Pull, Pulled, Source
 from ontpush.engine.heartbeat import file_name, heartbeat_facts
 from ontpush.engine.mark import date_text
-from ontpush.facts.names import for_json, shown
+from ontpush.facts.names import for_json, quoted, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, run_failed, unwritable
 from ontpush.facts.words import (
     DONE,
@@ -98,7 +98,7 @@ def _heard(source: Source, stage: bytes, tour: Tour) -> Optional[Heartbeat]:
         _complain(source, tour, error)
         return None
     for said in (*left.errors, *left.faults):
-        _complain(source, tour, RunFailed(f"over there: {said}"))
+        _complain(source, tour, RunFailed(f"over there it says: {quoted(said)}"))
     return left
 
 
@@ -195,7 +195,7 @@ def _with_failures(source: Source, tour: Tour, runs: Dict[bytes, RunFacts]) -> T
     """A run that gets no sums over there fails here, whatever has come of it so far."""
     for place, turn in enumerate(tour.runs):
         if runs[turn.run].state == FAILED:
-            why = f"no sums over there: {runs[turn.run].error}"
+            why = f"no sums over there, it says: {quoted(runs[turn.run].error)}"
             _complain(source, tour, RunFailed(why, turn.run))
             error = "; ".join(filter(None, [turn.pulled.error, why]))
             failed = turn.pulled._replace(state=FAILED, error=error)

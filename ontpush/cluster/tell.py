@@ -6,10 +6,11 @@ when their time is over; the one in hand is waited for, since it may arrive what
 
 import threading
 import time
+from collections import deque
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.apprise import can_send, send_by_apprise
-from ontpush.cluster.letter import Letter, letters
+from ontpush.cluster.letter import Letter, by_instrument, letters
 from ontpush.cluster.mail import (
     MailServer,
     NotTold,
@@ -21,6 +22,7 @@ from ontpush.cluster.mail import (
 )
 from ontpush.cluster.messages import Message
 from ontpush.engine.sums import new_md5
+from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration
 from ontpush.facts.words import KINDS
 
@@ -131,16 +133,29 @@ class _Worker:
         self.ended = threading.Event()
 
     def work(self, until: float) -> None:
-        """Send letter after letter; one that does not go keeps none behind it from going."""
-        for letter, messages in letters(self._messages):
-            if time.monotonic() > until:
+        """Send letter after letter; one that does not go keeps none behind it from going.
+
+        Nor do words of one instrument that nobody takes keep back what is told of another: where a
+        letter tells of several, each has its own, the first of them whatever time it is.
+        """
+        due = deque(letters(self._messages))
+        is_share = False
+        while due:
+            letter, messages = due.popleft()
+            if time.monotonic() > until and not is_share:
                 self._trouble = "not everything could be told in time"
                 break
             fault = _fault_of(self._notifier, letter)
             if isinstance(fault, OutOfService):
                 self._trouble = str(fault)
                 break
-            self._tries.append(Try(letter, messages, fault))
+            shares = by_instrument(messages)
+            is_share = bool(fault) and len(shares) > 1
+            if is_share:
+                own = [each for share in shares for each in letters(share)]
+                due.extendleft(reversed(own))
+            else:
+                self._tries.append(Try(letter, messages, fault))
         else:
             faults = [str(each.fault) for each in self._tries if not each.is_last]
             self._trouble = faults[0] if faults else ""
@@ -161,5 +176,5 @@ def _fault_of(notifier: Notifier, letter: Letter) -> Optional[NotTold]:
     except NotTold as fault:
         return fault
     except Exception as error:  # noqa: BLE001 - a library of others, or what it loads
-        return NotTold(f"{type(error).__name__}: {error}")
+        return NotTold(shown(f"{type(error).__name__}: {error}".encode("utf-8", "replace")))
     return None

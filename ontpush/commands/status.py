@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from ontpush.cluster.memory import Memory
 from ontpush.cluster.overview import every_run
@@ -11,7 +11,7 @@ from ontpush.engine.ledger import RunRecord, existing_ledger, faults_told
 from ontpush.engine.lock import require_readable
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand, in_hand
-from ontpush.facts.names import for_json, human_size, human_time, shown
+from ontpush.facts.names import for_json, human_size, human_time, quoted, shown
 from ontpush.facts.words import SENDING, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
 from ontpush.settings import fleet_root, state_dir
@@ -54,8 +54,16 @@ def _fleet_row(facts: Dict[str, Any]) -> List[str]:
         human_size(facts["bytes"]),
         _percent(facts),
         shown(facts["run"].encode("utf-8", "surrogateescape")),
-        "; ".join(text for text in (facts["error"], facts["warning"]) if text),
+        "; ".join(_remarks(facts)),
     ]
+
+
+def _remarks(facts: Dict[str, Any]) -> Iterator[str]:
+    """What is wrong, and what the instrument warns of: words that are not ours."""
+    if facts["error"]:
+        yield facts["error"]
+    if facts["warning"]:
+        yield quoted(facts["warning"])
 
 
 def _percent(facts: Dict[str, Any]) -> str:

@@ -1,63 +1,91 @@
 """What one instrument may cost, whatever it sends; what exceeds that is told by its name.
 
 A fleet that is far from any of these is the rule: they keep one that went wild, or that a stranger
-sends for, from filling memory and disk or holding up the look at all others. docs/security.md has
-the same table for people.
+sends for, from filling memory and disk or holding up the look at all others. docs/security.md shows
+this table: one line of comment for each bound, and its unit behind it.
 """
 
-# Bytes. Twenty thousand runs as an instrument tells them take less.
-LARGEST_HEARTBEAT = 8 << 20
-# Values in it, told by brackets and commas: a pair of brackets is three bytes, and costs a hundred.
+# -- heartbeats
+
+# A heartbeat.
+LARGEST_HEARTBEAT = 8 << 20  # bytes
+# Values in a heartbeat, told by brackets and commas: each may cost a hundred bytes of memory.
 MOST_VALUES = 500_000
-# An instrument has one, and keeps one of each name that it had before.
+# Heartbeats of an instrument: it keeps one of each name that it had before.
 MOST_HEARTBEATS = 1000
-# Of those that are renewed in one directory, the newest are held against each other.
+# Heartbeats renewed in one directory that are held against each other: the newest.
 MOST_SENDERS = 10
-# Told by a heartbeat, or remembered.
+# Runs of an instrument that are told, or remembered.
 MOST_RUNS = 20_000
-# Levels and bytes of a run's path below its instrument's directory; MinKNOW has three levels.
-DEEPEST_RUN = 16
-LONGEST_RUN = 1000
-# Characters of the names of files that are remembered of all its runs.
-MOST_REMEMBERED = 4 << 20
+# A run's path below its instrument's directory; MinKNOW has three levels.
+DEEPEST_RUN = 16  # levels
+# The same path.
+LONGEST_RUN = 1000  # bytes
+# Names of files in what is remembered of all runs of an instrument.
+MOST_REMEMBERED = 4 << 20  # characters
 
-# Bytes. Ours has less than one thousand, and is remembered by the first line.
-LARGEST_MARK = 64 << 10
-LONGEST_DATE = 40
-# It is read while nothing else is looked at. A run of ten million files has a smaller one.
+# -- runs
+
+# A done mark or one of ours; the rest of a longer one is not read.
+LARGEST_MARK = 64 << 10  # bytes
+# The first line of a mark, as it is remembered.
+LONGEST_DATE = 40  # characters
+# A roll-up: it is read while nothing else is looked at. Of ten million files one is smaller.
 LARGEST_ROLLUP = 1 << 30  # bytes
-# Bytes of roll-ups of new runs that one look reads, each a block at least, and its time for them.
-MOST_ROLLUPS = 1 << 30
-LOOK_SECONDS = 10.0
-ROLLUP_BLOCK = 64 << 10
-# Roll-ups that lie in the state for `pull`, of one sequencer.
+# Roll-ups of new runs of an instrument that one look reads; the rest waits for the next look.
+MOST_ROLLUPS = 1 << 30  # bytes
+# The least that a roll-up counts there.
+ROLLUP_BLOCK = 64 << 10  # bytes
+# What one look takes for new runs of an instrument.
+LOOK_SECONDS = 10.0  # seconds
+# Roll-ups of one sequencer that lie in the state for `pull`.
 MOST_STAGED = 32 << 30  # bytes
-# Of a run's final summaries, and bytes of each; a second acquisition leaves a second one.
+# Final summaries of a run that are read: the last ones.
 MOST_SUMMARIES = 20
-LARGEST_SUMMARY = 64 << 10
-# Bytes of a line in MinKNOW's output_hash_*.csv.
-LONGEST_ROW = 16 << 10
-
-# Of directories, in one search of its tree; a run's own directories are not searched.
+# The part of a final summary that is read.
+LARGEST_SUMMARY = 64 << 10  # bytes
+# A line of MinKNOW's output_hash_*.csv.
+LONGEST_ROW = 16 << 10  # characters
+# Entries of directories in one search of an instrument's tree, which does not look into runs.
 MOST_ENTRIES = 500_000
-MOST_SECONDS = 60.0
-# Commands of on_verified that are started for its runs in one day; the others wait for the next.
-MOST_HOOKS = 500
-# Of what a program that is called says on standard error: so much of its beginning and its end.
-MOST_SAID = 256 << 10  # bytes
-# Of the lines in that.
-MOST_COMPLAINTS = 5_000
-# A line that rsync prints names one file; each byte of a path of 4096 becomes five at worst.
-LONGEST_LINE = 64 << 10  # bytes
-# What a program of ours or of Slurm's answers, which is held in memory. A run takes up to 3 kB.
-LARGEST_ANSWER = 64 << 20  # bytes
-# Of one tick, for asking whether the files of verified runs are still there; and of one run.
-WALK_SECONDS = 60.0
-RUN_WALK_SECONDS = 60.0
+# The time for such a search.
+MOST_SECONDS = 60.0  # seconds
+# What a tick takes to ask whether the files of verified runs are still there.
+WALK_SECONDS = 60.0  # seconds
+# What it takes for one run.
+RUN_WALK_SECONDS = 60.0  # seconds
 
-# Bytes of a run that no disk holds: what is sent as a hole takes no time to send, and long to read.
-MOST_HOLES = 1 << 30
+# -- verification for the monitor
+
+# Holes in all files of a run: they take no time to send, and long to read.
+MOST_HOLES = 1 << 30  # bytes
 # Levels of directories in a run.
 DEEPEST_FILE = 64
-# Files that a verification for the monitor names of each kind that is wrong; it counts all.
+# Files that are named of each kind that is wrong; all are counted.
 MOST_NAMED = 100
+
+# -- what follows
+
+# Commands of on_verified that are started for an instrument in a day; the rest waits.
+MOST_HOOKS = 500
+# A message of an instrument, or a value in a final summary, as it is quoted.
+LONGEST_WORDS = 500  # characters
+# Runs of one kind that are told one by one; of more only how many there are.
+MOST_TOLD = 500
+# All that waits for those who are told; a message takes at least its share.
+LARGEST_OUTBOX = 16 << 20  # bytes
+# Messages that wait.
+MOST_WAITING = 1000
+# A letter to a service that splits what is long into pieces.
+LONGEST_CHAT = 40_000  # characters
+
+# -- programs that are called, on the sequencer too
+
+# What one says on standard error: so much of its beginning, and of its end, is kept.
+MOST_SAID = 256 << 10  # bytes
+# Lines of that which are looked through.
+MOST_COMPLAINTS = 5_000
+# A line that rsync prints: it names one file, and a byte becomes five at worst.
+LONGEST_LINE = 64 << 10  # bytes
+# What a program of ours or of Slurm's answers; of a run it is up to 3 kB.
+LARGEST_ANSWER = 64 << 20  # bytes

@@ -4,11 +4,22 @@ import os
 import re
 from typing import Optional
 
+from ontpush.facts import limits
 from ontpush.facts.words import OWN_FILES, UNFINISHED_SUFFIX
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What moves a cursor, turns a line round or is not seen, and what has no meaning of its own: the
+# categories Cc, Cf, Co, Cs, Zl and Zp, and what is ignored where it cannot be drawn. Written out,
+# for every Python has another Unicode, and a mark names its run as it is shown.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U0010ffff]+"
+)
 _LONGEST_LINE = 1000
-_RSYNC_TEMPORARY = re.compile(r"((?:^|[/\"' ])\.[^/\"\n]+?)\.[A-Za-z0-9]{6}(?![\w.])")
+_TEMPORARY_END = re.compile(r"\.[A-Za-z0-9]{6}(?![\w.])")
+_RSYNC_TEMPORARY = re.compile(r"((?:^|[' ])\..+?)" + _TEMPORARY_END.pattern)
 _FIGURE = r"\d[\d.,:]*(?: (?:%|s|min|h|[kMGT]?B)(?!\w))?"
 # One that stands by itself; one in a name tells which file.
 _FIGURES = re.compile(rf"(?<![\w./-]){_FIGURE}(?: {_FIGURE})*(?![\w/])")
@@ -36,17 +47,22 @@ def below(path: bytes, directory: bytes) -> bytes:
 
 
 def shown(name: bytes) -> str:
-    """`name` for people: one line of printable text, odd bytes as backslash escapes."""
+    """`name` for people: one line of text that is seen, all else as backslash escapes."""
     text = name.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def shortened(line: str) -> str:
+def shortened(line: str, longest: int = _LONGEST_LINE) -> str:
     """A line that a person can read, whatever paths are in it: beginning and end of a long one."""
-    if len(line) <= _LONGEST_LINE:
+    if len(line) <= longest:
         return line
-    half = _LONGEST_LINE // 2
+    half = longest // 2
     return f"{line[:half]} [...] {line[-half:]}"
+
+
+def quoted(words: str) -> str:
+    """What somebody else says, fit to be shown: none of it can be taken for words of ours."""
+    return '"{}"'.format(shortened(words, limits.LONGEST_WORDS).replace('"', "'"))
 
 
 def steady(text: str) -> str:
@@ -54,7 +70,19 @@ def steady(text: str) -> str:
 
     Without what rsync calls its temporary files, and without figures: sizes, times, processes.
     """
-    return _FIGURES.sub("#", _RSYNC_TEMPORARY.sub(r"\1.#", text))
+    parts = re.split('([/"\n])', text)
+    return _FIGURES.sub("#", "".join(map(_without_temporary, parts)))
+
+
+def _without_temporary(part: str) -> str:
+    """Part of a text without what rsync made up of a name, looked for no further than it is there.
+
+    Else a text with a thousand beginnings and no end takes the square of its length.
+    """
+    ends = [found.end() for found in _TEMPORARY_END.finditer(part)]
+    if not ends:
+        return part
+    return _RSYNC_TEMPORARY.sub(r"\1.#", part[: ends[-1]]) + part[ends[-1] :]
 
 
 def for_json(name: bytes) -> str:
