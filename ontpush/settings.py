@@ -51,9 +51,9 @@ def state_dir(settings: Mapping[str, Any]) -> bytes:
 def patience(settings: Mapping[str, Any]) -> float:
     """For how many seconds a tick may hold its lock without a step forward.
 
-    The longest step is a transfer.
+    The longest step is a transfer, or to read a large file.
     """
-    return 2 * float(settings["transfer_hours"]) * 3600
+    return max(2 * float(settings["transfer_hours"]), 1) * 3600
 
 
 def courteous(settings: Mapping[str, Any], log: EventLog) -> None:

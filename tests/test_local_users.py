@@ -149,6 +149,9 @@ def test_a_state_directory_of_another_user_is_refused_by_name(
     assert "belongs to nobody" in line
     assert "--state-dir" in line
     assert not list(here.state.iterdir())
+    ran = here.run("check", data, arrived)
+    assert ran.code == 78
+    assert "belongs to nobody: call as that user" in ran.err
 
 
 def test_a_state_directory_that_another_user_made_a_link_is_refused_and_led_nowhere(

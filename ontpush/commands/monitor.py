@@ -54,12 +54,11 @@ def monitor(
             log,
         )
         sight = look(watch)
-    if _to_follow(sight):
-        sight = _look_again(watch, _follow(watch, sight))
+    sight = _follow(watch, sight)
     # Another tick that verifies looks again when it has.
     with _left_to_another(sight), _long_work(watch, b"work.lock"):
         sight = _work(watch, sight)
-    return _result(sight, log)
+    return _result(_follow(watch, sight), log)
 
 
 @contextlib.contextmanager
@@ -95,7 +94,7 @@ def _work(watch: Watch, sight: Sight) -> Sight:
             elif watch.hooks.commands:
                 # Told later: a letter for each run would bury its reader.
                 sight = _look_again(watch, sight, telling=False)
-            sight = _follow(watch, sight)
+            _start_some(watch, sight)
     return _look_again(watch, sight) if due else sight
 
 
@@ -114,20 +113,24 @@ def _to_follow(sight: Sight) -> List[Hook]:
 
 
 def _follow(watch: Watch, sight: Sight) -> Sight:
-    """Start what is to follow the runs that are verified by now, unless another tick does.
+    """Start all that is to follow the runs that are verified by now.
 
     Looks again between a few and a few: what is verified meanwhile does not wait for a long list.
     """
-    due = _to_follow(sight)
-    while due:
-        has_more = False
+    if not _to_follow(sight):
+        return sight
+    while _start_some(watch, sight):
+        sight = _look_again(watch, sight, telling=False)
+    return _look_again(watch, sight)
+
+
+def _start_some(watch: Watch, sight: Sight) -> bool:
+    """Start a few of them, unless another tick does; whether there may be more."""
+    due, has_more = _to_follow(sight), False
+    if due:
         with _left_to_another(sight), _long_work(watch, b"hooks.lock"):
             has_more = run_hooks(watch.hooks, due)
-        if not has_more:
-            break
-        sight = _look_again(watch, sight, telling=False)
-        due = _to_follow(sight)
-    return sight
+    return has_more
 
 
 def _look_again(watch: Watch, before: Sight, telling: bool = True) -> Sight:

@@ -99,6 +99,7 @@ class Child:
         try:
             reader, writer = os.pipe()
             try:
+                self._said = _Said(reader)
                 self._process: Any = subprocess.Popen(
                     command,
                     stdin=stdin,
@@ -107,12 +108,8 @@ class Child:
                     env=environment,
                     start_new_session=True,
                 )
-            except BaseException:
-                os.close(reader)
-                raise
             finally:
                 os.close(writer)
-            self._said = _Said(reader)
         except BaseException:
             _Signals.held = False
             raise

@@ -119,7 +119,7 @@ class Call:
         if self._fault:
             raise self._fault
         code = self._child.wait()
-        said = self._child.said()
+        said = self._child.said().replace(b"\r", b"\n")
         complaints = worth_showing(said)
         if self._child.timed_out:
             hours = human_time(self._transport.transfer_hours * 3600)

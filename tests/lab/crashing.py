@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 # Loaded before anything is changed: it looks which functions of os are the system's.
 import shutil  # noqa: F401  # isort: skip
@@ -94,13 +94,22 @@ class Lines:
     def __init__(self, lines: Any, steps: Steps) -> None:
         self._lines = lines
         self._steps = steps
+        self._has_begun = False
         self.close = lines.close
 
-    def __iter__(self) -> Iterator[bytes]:
-        for number, line in enumerate(self._lines):
-            if number == 0:
-                self._steps.step()
-            yield line
+    def readline(self, size: int) -> bytes:
+        """As that of the pipe."""
+        return self._come(self._lines.readline(size))
+
+    def read1(self, size: int) -> bytes:
+        """As that of the pipe."""
+        return self._come(self._lines.read1(size))
+
+    def _come(self, printed: bytes) -> bytes:
+        if printed and not self._has_begun:
+            self._has_begun = True
+            self._steps.step()
+        return printed
 
 
 def watch_databases(steps: Steps) -> None:
