@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ontpush.command_line import COMMANDS
+from ontpush.facts import limits
 from ontpush.facts.options import CHOICES, OPTIONS, RECORDS, SWITCH, Option
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -47,10 +50,39 @@ value out of range is refused with its place in the file, all faults at once.
 """
 
 
+BOUNDS = """\
+## Bounds
+
+What one instrument may cost, whatever it sends. What exceeds a bound is that instrument's fault,
+and told by its name; see [security](security.md).
+
+| what | at most |
+| --- | --- |
+"""
+BOUND = re.compile(r"# (?P<what>.+)\.\n(?P<name>[A-Z_]+) = .+?(?:  # (?P<unit>\w+))?\n")
+
+
 def page() -> str:
     """The whole page."""
-    parts = [HEAD, "## Commands\n", *_commands(), COMMON, FILE, _keys(), EXIT_CODES]
+    parts = [HEAD, "## Commands\n", *_commands(), COMMON, FILE, _keys(), BOUNDS + bounds()]
+    parts.append(EXIT_CODES)
     return "\n".join(parts)
+
+
+def bounds() -> str:
+    """A row for each bound of the table, in its order."""
+    found = BOUND.finditer(inspect.getsource(limits))
+    return "".join(
+        f"| {each['what']} | {_amount(getattr(limits, each['name']), each['unit'])} |\n"
+        for each in found
+    )
+
+
+def _amount(value: float, unit: str | None) -> str:
+    for shift, name in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if unit == "bytes" and value % (1 << shift) == 0:
+            return f"{int(value) >> shift} {name}"
+    return f"{value:,.0f} {unit or ''}".strip()
 
 
 def _commands() -> Iterator[str]:

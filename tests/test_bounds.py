@@ -100,6 +100,20 @@ def heartbeat_of_keys(evil: Path) -> str:
     return "x"
 
 
+def long_texts(evil: Path) -> str:
+    texts = ["x" * 2 * limits.LONGEST_TEXT] * (5 * limits.MOST_TEXTS)
+    beat(evil, {"run": "a", "state": "failed", "error": texts[0]}, errors=texts, unsent=texts)
+    return "reports trouble"
+
+
+def left_beside_heartbeats(evil: Path) -> str:
+    beat(evil, errors=["x"])
+    (evil / ".ontpush" / "owners").mkdir()
+    for number in range(limits.MOST_BESIDE + 1):
+        (evil / ".ontpush" / "owners" / f".x.{number:06d}").touch()
+    return "reports trouble"
+
+
 def heartbeats_without_number(evil: Path) -> str:
     for number in range(limits.MOST_HEARTBEATS + 1):
         (beat(evil).parent / f"{number}.json").touch()
@@ -294,6 +308,8 @@ ATTACKS = (
     Attack(heartbeat_of_brackets, ("MOST_VALUES",)),
     Attack(heartbeat_of_texts, ()),
     Attack(heartbeat_of_keys, ()),
+    Attack(long_texts, ("LONGEST_TEXT", "MOST_TEXTS", "LONGEST_WORDS")),
+    Attack(left_beside_heartbeats, ("MOST_BESIDE",)),
     Attack(heartbeats_without_number, ("MOST_HEARTBEATS",)),
     Attack(many_senders, ("MOST_SENDERS",), looks=2),
     Attack(many_runs, ("MOST_RUNS",)),
@@ -320,6 +336,15 @@ ATTACKS = (
 ELSEWHERE = {
     "WALK_SECONDS": "test_walk::test_a_tick_asks_for_a_minute_and_the_next_one_goes_on",
     "RUN_WALK_SECONDS": "test_walk::test_a_run_that_takes_too_long_to_walk_through_is_left_to",
+    "MOST_HOOKS": "test_hooks::test_one_instrument_starts_so_many_hooks_a_day_and_the_others_wait",
+    "MOST_TOLD": "test_telling::test_one_whose_runs_all_fail_crowds_no_other_out_of_the_mails",
+    "LARGEST_OUTBOX": "test_telling::test_the_outbox_stays_small_whatever_texts_an_instrument",
+    "MOST_WAITING": "test_telling::test_what_nobody_takes_for_long_is_not_kept_for_ever_and",
+    "LONGEST_CHAT": "test_telling::test_a_text_that_is_longer_than_a_service_takes_comes_in",
+    "MOST_SAID": "test_endless_output::test_complaints_without_end_fill_no_disk_and_no_memory",
+    "MOST_COMPLAINTS": "test_endless_output::test_a_first_complaint_is_shown_however_much_follows",
+    "LONGEST_LINE": "test_endless_output::test_a_line_without_end_fails_that_transfer_by_name",
+    "LARGEST_ANSWER": "test_endless_output::test_a_call_for_a_sequencer_that_prints_without_end",
     "MOST_STAGED": "test_pull::test_roll_ups_without_end_are_not_staged",
 }
 

@@ -9,8 +9,6 @@ from ontpush.facts import limits, words
 from ontpush.facts.names import shown
 from ontpush.facts.regular import open_regular
 
-_LONGEST_TEXT = 2000
-_MOST_TEXTS = 10
 _LARGEST_NUMBER = 1 << 63
 _MOST_DIGITS = 30
 _STATES = frozenset(
@@ -140,11 +138,11 @@ def _run_facts(each: Dict[str, Any]) -> RunFacts:
 def _text(value: Optional[Any]) -> str:
     if not isinstance(value, str):
         return ""
-    return shown(value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace"))
+    return shown(value[: limits.LONGEST_TEXT].encode("utf-8", "backslashreplace"))
 
 
 def _texts(value: Optional[Any]) -> Tuple[str, ...]:
-    return tuple(map(_text, value[:_MOST_TEXTS])) if isinstance(value, list) else ()
+    return tuple(map(_text, value[: limits.MOST_TEXTS])) if isinstance(value, list) else ()
 
 
 def _number(value: Optional[Any]) -> int:

@@ -19,6 +19,7 @@ from ontpush.cluster.inside import opened_inside, path_of, relative_path
 from ontpush.cluster.memory import Standing
 from ontpush.engine.allowance import TooMuch
 from ontpush.engine.copies import is_beginning, is_copy
+from ontpush.facts import limits
 from ontpush.facts.directories import walk
 from ontpush.facts.names import was_to_become
 from ontpush.facts.words import (
@@ -34,7 +35,6 @@ _REMOVED = "removed, a broken transfer left it"
 
 # What has not changed for so long is written by nobody any more.
 _OLD_SECONDS = 3600
-_MOST_BESIDE_HEARTBEATS = 10_000
 
 Tell = Callable[[bytes, str], None]
 
@@ -96,7 +96,7 @@ def clear_beside_heartbeats(instrument: Instrument, tell: Tell) -> None:
             with opened_inside(instrument.base, directory) as opened, os.scandir(
                 path_of(opened)
             ) as entries:
-                names = [each.name for each in islice(entries, _MOST_BESIDE_HEARTBEATS)]
+                names = [each.name for each in islice(entries, limits.MOST_BESIDE)]
         except OSError:  # not there; or it cannot be read, which is told as what it is
             continue
         may_go = _is_there if directory == HEARTBEAT_DIRECTORY else _is_of_nobody

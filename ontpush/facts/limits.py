@@ -1,8 +1,8 @@
 """What one instrument may cost, whatever it sends; what exceeds that is told by its name.
 
 A fleet that is far from any of these is the rule: they keep one that went wild, or that a stranger
-sends for, from filling memory and disk or holding up the look at all others. docs/security.md shows
-this table: one line of comment for each bound, and its unit behind it.
+sends for, from filling memory and disk or holding up the look at all others. docs/reference.md
+shows this table: so each bound has one line of comment, and its unit behind it.
 """
 
 # -- heartbeats
@@ -15,6 +15,12 @@ MOST_VALUES = 500_000
 MOST_HEARTBEATS = 1000
 # Heartbeats renewed in one directory that are held against each other: the newest.
 MOST_SENDERS = 10
+# A text in a heartbeat, such as an error of a run; what is longer is cut.
+LONGEST_TEXT = 2000  # characters
+# Errors in a heartbeat that belong to no run, and names of what no run takes along.
+MOST_TEXTS = 10
+# Names beside heartbeats that are looked through for what broken transfers left.
+MOST_BESIDE = 10_000
 # Runs of an instrument that are told, or remembered.
 MOST_RUNS = 20_000
 # A run's path below its instrument's directory; MinKNOW has three levels.
@@ -30,7 +36,7 @@ MOST_REMEMBERED = 4 << 20  # characters
 LARGEST_MARK = 64 << 10  # bytes
 # The first line of a mark, as it is remembered.
 LONGEST_DATE = 40  # characters
-# A roll-up: it is read while nothing else is looked at. Of ten million files one is smaller.
+# A roll-up: it is read while nothing else is looked at.
 LARGEST_ROLLUP = 1 << 30  # bytes
 # Roll-ups of new runs of an instrument that one look reads; the rest waits for the next look.
 MOST_ROLLUPS = 1 << 30  # bytes
