@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from tests.lab.oldrsync import fetched
 from tests.program import CHECKOUT
@@ -301,9 +302,33 @@ def test_no_odd_interval_comes_into_the_clusters_crontab(controller: Controller)
     ]
     odd = [each["ontpush_every"] for each in ODD_VARIABLES.values() if "ontpush_every" in each]
     hosts = {f"h{number}": {"ontpush_monitor_every": value} for number, value in enumerate(odd)}
+    played = controller.play(tasks, **hosts, good={"ontpush_monitor_every": 10})
+    assert played.failed >= set(hosts)
+    assert "ontpush_monitor_every must divide 60" in played.words
+    # Before anything else was looked at, as it was there.
+    steps = dict(re.findall(r"^(\w+) +: ok=(\d+) ", played.out, re.MULTILINE))
+    assert all(int(steps[name]) < int(steps["good"]) for name in hosts)
+
+
+def test_no_odd_host_key_is_pinned_at_the_cluster(controller: Controller) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"include_role": {"name": "ontpush_cluster", "tasks_from": "monitor_preflight"}}
+    ]
+    keys: dict[str, Any] = {
+        "text": "x",
+        "marker": "@cert-authority * x",
+        "escape": "ssh-ed25519 \x1b",
+        "map": {},
+    }
+    keys["good"] = f"{KEYS[0]} root@mk1c"
+    pull = {"user": "minit", "host": "mk1c", "port": 22}
+    hosts = {
+        name: {"ontpush_instruments": [{**instrument(), "pull": {**pull, "host_keys": [key]}}]}
+        for name, key in keys.items()
+    }
     played = controller.play(tasks, **hosts)
-    assert played.failed == set(hosts)
-    assert played.out.count("ontpush_monitor_every must divide 60") == len(hosts)
+    assert set(re.findall(r"failed: \[(\w+)\] \(item=mk1c\)", played.out)) == {*keys} - {"good"}
+    assert "mk1c: what it gives as its host keys are none" in played.words
 
 
 ADDRESSES: dict[str, Any] = {
@@ -383,3 +408,36 @@ def test_nor_where_ansible_is_configured_to_take_it_so(
     assert played.code != 0
     assert "mk1c tells facts that are named like variables of the inventory" in played.words
     assert controller.lines() == []
+
+
+ODD_STATES = {
+    "no_json": "no",
+    "no_object": "[1]",
+    "no_runs": '{"data": {"runs": 7}}',
+    "no_number": '{"data": {"runs": [{"run": "x", "state": "done", "bytes": "x"}]}}',
+}
+
+
+def test_what_a_host_calls_the_state_of_its_runs_hides_and_forges_no_row(
+    controller: Controller,
+) -> None:
+    honest = {"state": "done", "files": 1, "bytes": 1, "sent_bytes": 1, "error": None}
+    honest["warning"] = None
+    forged = {**honest, "run": "a\nmk1c         failed\x1b[2J\u2028x"}
+    said = {
+        **ODD_STATES,
+        "forging": json.dumps({"data": {"runs": [forged]}}),
+        "good": json.dumps({"data": {"runs": [{**honest, "run": "a run"}]}}),
+    }
+    hosts = {name: {"__ontpush_status": {"rc": 0, "stdout": out}} for name, out in said.items()}
+    (status,) = yaml.safe_load((CHECKOUT / "playbooks" / "status.yml").read_text())
+    _, rows, show = status["tasks"]
+    rows["ansible.builtin.include_tasks"] = str(CHECKOUT / "playbooks" / "tasks" / "rows.yml")
+    played = controller.play([{"set_fact": status["vars"]}, rows, show], **hosts)
+    table = played.out.partition("Show the table")[2].partition("PLAY RECAP")[0]
+    shown = [line.strip(" -\"'") for line in table.splitlines()]
+    for name in ODD_STATES:
+        assert sum(line.startswith(name) for line in shown) == 1, played.out
+    assert any(re.match(r"good +done +1 +0\.0 +100 % +a run$", line) for line in shown)
+    assert any(line.endswith("a?mk1c         failed?[2J?x") for line in shown), played.out
+    assert not any(line.startswith("mk1c") for line in shown)
