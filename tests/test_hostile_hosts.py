@@ -21,7 +21,7 @@ import yaml
 from tests.lab.oldrsync import fetched
 from tests.program import CHECKOUT
 
-# Three keys whose private halves were thrown away.
+# Three keys that nobody has the other half of.
 KEYS = [f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{letter * 42}{letter}" for letter in "BCD"]
 MINE = f"{KEYS[2]} me@my-machine"
 
