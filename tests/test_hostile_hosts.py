@@ -212,6 +212,16 @@ def test_what_is_shut_out_needs_no_safe_rsync(controller: Controller) -> None:
     assert controller.lines() == []
 
 
+def test_where_it_is_read_from_an_older_rsync_is_warned_of(controller: Controller) -> None:
+    with_rsync_of(controller, "bookworm")
+    role = {"name": "ontpush_sequencer", "tasks_from": "reading"}
+    read = {"ontpush_cluster_host": "127.0.0.1", "ontpush_source": "/data"}
+    played = controller.play([{"include_role": role}], mk1c=read)
+    assert played.code == 0, played.out
+    holes = "WARNING: mk1c: rsync 3.2.7 here lacks the security fixes of 3.5.0"
+    assert f"{holes}: the key that reads could read what links below /data lead to" in played.words
+
+
 # -- a key that belongs to another ----------------------------------------------------------
 
 
