@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import pytest
 from tests.lab.cluster import Cluster
 from tests.lab.mailbox import Mailbox
 from tests.lab.minknow import SimulatedRun, real_layout
-from tests.lab.oldrsync import OldRsync, old_rsync
+from tests.lab.oldrsync import OldRsync, fetched
 from tests.lab.zygote import Zygote
 from tests.program import CHECKOUT, Program, wait_for
 
@@ -165,13 +164,9 @@ def monitor(
 
 
 @pytest.fixture(scope="session")
-def older(tmp_path_factory: pytest.TempPathFactory) -> OldRsync:
-    """rsync 3.2.3 with the rrsync written in perl, fetched once for all workers and sessions."""
-    cache = CHECKOUT / ".pytest_cache" / "ontpush"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return old_rsync(cache)
+def older() -> OldRsync:
+    """rsync 3.2.3 with the rrsync written in perl."""
+    return fetched(CHECKOUT, "bullseye")
 
 
 @pytest.fixture(scope="session")

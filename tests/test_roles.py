@@ -43,5 +43,13 @@ def test_roles_and_playbooks_use_built_in_modules_only() -> None:
     assert [module for module in modules if not module.startswith("ansible.builtin.")] == []
 
 
+def test_no_pattern_of_a_role_or_playbook_lets_a_newline_through_at_its_end() -> None:
+    parts = (part for name in ("roles", "playbooks") for part in (CHECKOUT / name).rglob("*.yml"))
+    lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+    patterns = [line for line in lines if re.search(r"match|search|regex", line)]
+    assert any("\\Z" in line for line in patterns)
+    assert [line for line in patterns if "$" in line] == []
+
+
 def test_both_roles_are_looked_at() -> None:
     assert [role.name for role in ROLES] == ["ontpush_cluster", "ontpush_sequencer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -64,13 +65,25 @@ def test_status_shows_every_sequencer_and_how_its_runs_stand(
 def test_keys_writes_down_for_the_cluster_what_the_role_would_put_there(
     fleet: Fleet, machine: Machine, tmp_path: Path
 ) -> None:
-    written = tmp_path / "keys.txt"
-    played = fleet.play(
-        "keys",
-        *("--limit", machine.name),
-        *("-e", f"ontpush_keys_file={written} ontpush_cluster_directory={RUNS}"),
-    )
-    assert played.code == 0, played.out
+    lines = written_down(fleet, machine, tmp_path, ontpush_cluster_rrsync_options="-wo -no-del")
     (entry,) = fleet.entries(machine)
-    assert entry in written.read_text().splitlines()
-    assert f"mkdir -p {RUNS}/{machine.name}" in written.read_text().splitlines()
+    assert entry in lines
+    assert f"mkdir -p {RUNS}/{machine.name}" in lines
+
+
+def test_keys_writes_down_what_is_safe_with_an_rsync_that_has_holes_unless_told_otherwise(
+    fleet: Fleet, machine: Machine, tmp_path: Path
+) -> None:
+    (entry,) = fleet.entries(machine)
+    safe = entry.replace(" -no-del ", " -no-del -munge ")
+    assert safe != entry
+    assert safe in written_down(fleet, machine, tmp_path)
+
+
+def written_down(fleet: Fleet, machine: Machine, folder: Path, **variables: str) -> list[str]:
+    """The lines for a cluster that nobody can log in to but by hand."""
+    written = folder / "keys.txt"
+    given = {"ontpush_keys_file": str(written), "ontpush_cluster_directory": RUNS, **variables}
+    played = fleet.play("keys", "--limit", machine.name, "-e", json.dumps(given))
+    assert played.code == 0, played.out
+    return written.read_text().splitlines()

@@ -7,6 +7,7 @@ already uses, and unpacked into a directory: nothing is installed and no root is
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import re
 import shlex
@@ -82,6 +83,18 @@ def old_rsync(cache_dir: Path, suite: str = "bullseye") -> OldRsync:
     if version is None:
         raise OldRsyncUnavailableError(f"{rsync} does not tell its version")
     return OldRsync(suite, version[1], rsync, rrsync)
+
+
+def fetched(checkout: Path, suite: str) -> OldRsync:
+    """The rsync of the Debian release `suite`, fetched once for all workers and sessions.
+
+    Raises OldRsyncUnavailableError.
+    """
+    cache = checkout / ".pytest_cache" / "ontpush"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return old_rsync(cache, suite)
 
 
 def _build(work: Path, home: Path, suite: str) -> None:
