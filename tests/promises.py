@@ -34,6 +34,7 @@ WHOLE: Final = (
     "docs/performance.md",
     "docs/reference.md",
     "docs/removal.md",
+    "docs/security.md",
     "docs/upgrade.md",
     INTERFACE,
 )

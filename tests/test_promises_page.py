@@ -48,6 +48,15 @@ def test_a_promise_has_tests(promise: Promise) -> None:
         assert re.search(rf"^(async )?def {name}\(", code, re.MULTILINE), f"no test {test}"
 
 
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    text = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:fleet/)?test_\w+)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for file, name in named:
+        code = (CHECKOUT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert f"def {name}" in code, f"no test {file}::{name}"
+
+
 def test_every_sentence_that_promises_is_in_the_list() -> None:
     assert list(missing()) == [], "put it into tests/promises.yml"
 

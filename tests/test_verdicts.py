@@ -137,6 +137,23 @@ def test_a_planted_mark_vouches_for_no_run_while_that_is_read(
     assert not (gridion / "planted" / "run" / "rsync.verified").exists()
 
 
+def test_status_calls_no_run_verified_for_a_mark_that_was_planted(
+    monitor: Program, pushed: Path, gridion: Path
+) -> None:
+    ticked(monitor)
+    plant_a_mark(pushed, gridion)
+    run = str(pushed.relative_to(gridion))
+    assert verdicts(monitor) == {run: "verified", "planted/run": None}
+    assert monitor.run("monitor").code == 1
+    vouch_falsely(gridion / "planted" / "run")
+    assert verdicts(monitor) == {run: "verified", "planted/run": "corrupt"}
+
+
+def verdicts(monitor: Program) -> dict[str, str | None]:
+    """How each run stands at the cluster by the word of `status`."""
+    return {name: facts["verdict"] for name, facts in monitor.run("status", "--json").runs.items()}
+
+
 def test_our_own_mark_stays_while_its_run_is_read_again(
     monitor: Program, pushed: Path, gridion: Path
 ) -> None:

@@ -36,7 +36,7 @@ MOST_REMEMBERED = 4 << 20  # characters
 LARGEST_MARK = 64 << 10  # bytes
 # The first line of a mark, as it is remembered.
 LONGEST_DATE = 40  # characters
-# A roll-up: it is read while nothing else is looked at.
+# A roll-up.
 LARGEST_ROLLUP = 1 << 30  # bytes
 # Roll-ups of new runs of an instrument that one look reads; the rest waits for the next look.
 MOST_ROLLUPS = 1 << 30  # bytes
@@ -76,7 +76,7 @@ MOST_NAMED = 100
 MOST_HOOKS = 500
 # A message of an instrument, or a value in a final summary, as it is quoted.
 LONGEST_WORDS = 500  # characters
-# Runs of one kind that are told one by one; of more only how many there are.
+# Runs of one kind that are told one by one; of more, how many there are.
 MOST_TOLD = 500
 # All that waits for those who are told; a message takes at least its share.
 LARGEST_OUTBOX = 16 << 20  # bytes
