@@ -287,6 +287,31 @@ def test_a_tick_asks_for_a_minute_and_the_next_one_goes_on(
     assert found == [str(place.relative_to(gridion)) for place in places]
 
 
+def test_instruments_take_turns_from_tick_to_tick(
+    program: Program, monitor: Program, data: Path, root: Path
+) -> None:
+    monitor.settings.update(silent_minutes=10**6)
+    places = []
+    for number, (name, group) in enumerate([("evil", "a"), ("evil", "b"), ("gridion", "c")]):
+        source = data / name
+        run = SimulatedRun(source, group=group, files=1)
+        run.write_all()
+        (root / name).mkdir(exist_ok=True)
+        program.pushed(source, root / name)
+        at(monitor, (1, 8 + number))
+        assert len(monitor.run("monitor", "--json").json["data"]["runs"]) == 1
+        places.append(root / name / run.path.relative_to(source))
+    for place in places:
+        remove(place)
+    at(monitor, DUE, "import ontpush.facts.limits as limits\nlimits.WALK_SECONDS = 0\n")
+    found = []
+    for _ in places:
+        (facts,) = monitor.run("monitor", "--json").json["data"]["runs"]
+        found.append(root / facts["instrument"] / facts["run"])
+    first, second, third = places
+    assert found == [first, third, second]
+
+
 def test_a_run_that_takes_too_long_to_walk_through_is_left_to_the_next_tick(local: Pair) -> None:
     remove(local.there)
     at(local.monitor, DUE, "import ontpush.facts.limits as limits\nlimits.RUN_WALK_SECONDS = 0\n")

@@ -21,6 +21,7 @@ from typing import (
 
 import ontpush
 from ontpush.cluster.memory import write_json
+from ontpush.cluster.turns import in_turns
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
 from ontpush.engine.transport import environment
@@ -102,19 +103,13 @@ def program_environment() -> Mapping[str, str]:
 def in_order(due: Iterable[Check]) -> List[Check]:
     """What has waited longest comes first; what failed, or was broken off, after all others.
 
-    One that takes all the time there is keeps no other from its turn. The second run of an
-    instrument comes after the first one of each, and so on.
+    One that takes all the time there is keeps no other from its turn, and no instrument another.
     """
 
     def age(check: Check) -> Tuple[bool, int, str]:
         return check.has_failed or os.path.exists(check.unfinished), check.since, check.run
 
-    count: Dict[str, int] = {}
-    turns = []
-    for each in sorted(due, key=age):
-        count[each.instrument] = count.get(each.instrument, 0) + 1
-        turns.append((count[each.instrument], each))
-    return [each for _, each in sorted(turns, key=lambda turn: turn[0])]
+    return in_turns(sorted(due, key=age), lambda check: check.instrument)
 
 
 class _Reading(NamedTuple):

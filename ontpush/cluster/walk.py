@@ -17,6 +17,7 @@ from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.inside import opened_inside, path_of, stays_inside
 from ontpush.cluster.memory import GOOD, Memory, Standing
 from ontpush.cluster.messages import View
+from ontpush.cluster.turns import in_turns
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.log import EventLog
 from ontpush.engine.rollup import BadLine, read_rollup
@@ -110,20 +111,29 @@ def _noted(walked: Walked, standing: Standing, now: int, log: EventLog) -> Stand
 
 
 def _due(views: Iterable[View], now: float) -> List[Tuple[Instrument, str, Standing]]:
-    """The runs that are due, the one that was looked at longest ago first.
+    """The runs that are due, the one that was looked at longest ago first, instruments in turns.
 
-    What could not be looked at comes after all others: it keeps none from its turn.
+    What could not be looked at comes after all others: it keeps none from its turn. A tick begins
+    with the instrument at which none has looked for longest.
     """
     hour = time.localtime(now).tm_hour
     is_night = hour >= _NIGHT_BEGINS or hour < _NIGHT_ENDS
     age = _DUE if is_night else _OVERDUE
-    due = [
-        (view.instrument, run, standing)
-        for view in views
-        for run, standing in view.remembered.runs.items()
-        if standing.verdict == GOOD and is_over(_looked_at(standing), age, now)
-    ]
-    return sorted(due, key=lambda each: (each[2].walk_failed_at, _looked_at(each[2])))
+    due = []
+    for view in sorted(views, key=_last_walk):
+        of_one = [
+            (view.instrument, run, standing)
+            for run, standing in view.remembered.runs.items()
+            if standing.verdict == GOOD and is_over(_looked_at(standing), age, now)
+        ]
+        due += sorted(of_one, key=lambda each: (each[2].walk_failed_at, _looked_at(each[2])))
+    return in_turns(due, lambda each: each[0].name)
+
+
+def _last_walk(view: View) -> int:
+    """When a run of an instrument was looked at last, or that was tried."""
+    runs = view.remembered.runs.values()
+    return max((max(each.since, each.walked_at, each.walk_failed_at) for each in runs), default=0)
 
 
 def _looked_at(standing: Standing) -> int:

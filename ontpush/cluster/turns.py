@@ -1,0 +1,16 @@
+"""Lets instruments take turns, so that what is due of one keeps no other waiting."""
+
+from typing import Callable, Dict, Iterable, List, Tuple, TypeVar
+
+Due = TypeVar("Due")
+
+
+def in_turns(due: Iterable[Due], instrument: Callable[[Due], str]) -> List[Due]:
+    """The first of each instrument, as they come, then the second of each, and so on."""
+    count: Dict[str, int] = {}
+    turns: List[Tuple[int, Due]] = []
+    for each in due:
+        name = instrument(each)
+        count[name] = count.get(name, 0) + 1
+        turns.append((count[name], each))
+    return [each for _, each in sorted(turns, key=lambda turn: turn[0])]
