@@ -85,6 +85,26 @@ def test_a_tick_with_nothing_new_says_and_sends_nothing(
     assert (pushed / "rsync.verified").stat() == before
 
 
+KNOWS_NO_HOLES = """
+import errno, os
+_lseek = os.lseek
+def _no_holes(descriptor, position, whence):
+    if whence in {whences}:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return _lseek(descriptor, position, whence)
+os.lseek = _no_holes
+"""
+
+
+@pytest.mark.parametrize("whences", ["(os.SEEK_DATA, os.SEEK_HOLE)", "(os.SEEK_HOLE,)"])
+def test_a_run_on_a_disk_that_knows_of_no_holes_is_verified(
+    monitor: Program, pushed: Path, whences: str
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(KNOWS_NO_HOLES.format(whences=whences))
+    ticked(monitor)
+    assert is_verified(pushed)
+
+
 def test_a_turned_bit_is_named_and_when_mended_told(
     monitor: Program, pushed: Path, program: Program, run: SimulatedRun, mailbox: Mailbox
 ) -> None:

@@ -25,24 +25,25 @@ def open_regular(path: bytes, through_links: bool = False) -> IO[bytes]:
 def holes_in(descriptor: int, size: int) -> int:
     """How many of the `size` bytes of an opened file lie on no disk, as far as the disk tells.
 
-    To be asked before it is read. OSError.
+    To be asked before it is read.
     """
     holes = position = 0
-    while position < size:
-        data = min(_data_from(descriptor, position, size), size)
-        holes += data - position
-        position = os.lseek(descriptor, data, os.SEEK_HOLE) if data < size else size
+    try:
+        while position < size:
+            data = min(_data_from(descriptor, position, size), size)
+            holes += data - position
+            position = os.lseek(descriptor, data, os.SEEK_HOLE) if data < size else size
+    except OSError:  # a disk that knows of no holes
+        holes = 0
     os.lseek(descriptor, 0, os.SEEK_SET)
     return holes
 
 
 def _data_from(descriptor: int, position: int, size: int) -> int:
-    """Where the next data begins; where there is no more, `size`."""
+    """Where the next data begins; where there is no more, `size`. OSError."""
     try:
         return os.lseek(descriptor, position, os.SEEK_DATA)
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        if error.errno == errno.EINVAL:  # this disk knows of no holes
-            return position
-        raise
+        if error.errno != errno.ENXIO:
+            raise
+        return size
