@@ -317,6 +317,11 @@ def test_a_user_without_a_home_has_to_say_where_the_state_may_lie(
     assert ran.code == 78
     assert "--state-dir" in ran.err
     assert not (program.home / "~").exists()
+    # For that user all lies in other hands.
+    ran = program.push(data, arrived, "--state-dir", str(program.state))
+    assert ran.code == 78
+    assert "belongs to root" in ran.err
+    (program.modules / "sitecustomize.py").unlink()
     assert program.push(data, arrived, "--state-dir", str(program.state)).code == 0
 
 

@@ -936,18 +936,18 @@ def test_a_roll_up_of_one_endless_line_fails_its_run_alone(
     assert sorted(facts["state"] for facts in ran.runs.values()) == ["done", "failed"]
 
 
-def test_a_run_of_any_depth_is_fetched_and_stops_no_other(
+def test_files_of_any_depth_are_fetched_and_a_run_deeper_than_any_stops_no_other(
     program: Program, run: SimulatedRun, login: Program, root: Path
 ) -> None:
     run.write_all()
     for each in (program, login):
         few_levels(each)
-    with deep_files(run.path / "pod5_pass/deep", run.root / "deep") as deep:
+    with deep_files(run.path / "pod5_pass/deep", run.root / "deep") as (in_run, _):
         hashed(program, run.root)
-        states = {name: facts["state"] for name, facts in pulled(login).items()}
-        assert sorted(states.values()) == ["done", "waiting"]
-        for path in deep:
-            assert (root / "mk1c" / path.relative_to(run.root)).exists()
+        ran = login.run("pull", "--json")
+        assert "too deep or too long" in ran.err
+        assert [facts["state"] for facts in ran.runs.values()] == ["done"]
+        assert (root / "mk1c" / in_run.relative_to(run.root)).exists()
     hashed(program, run.root)
     assert sorted(facts["state"] for facts in pulled(login).values()) == ["done"]
 
@@ -956,10 +956,10 @@ def test_a_path_that_is_too_long_here_stops_no_other_run_and_nothing_once_it_is_
     program: Program, run: SimulatedRun, login: Program
 ) -> None:
     run.write_all()
-    long = run.root.joinpath(*["l" * 200] * 15)
+    long = run.root.joinpath(*["l" * 200] * 4)
     (long / "pod5").mkdir(parents=True)
     (long / "final_summary_x.txt").write_text("x=1\n")
-    login.settings["state_dir"] = str(login.state.joinpath(*["s" * 200] * 5))
+    login.settings["state_dir"] = str(login.state.joinpath(*["s" * 200] * 16))
     hashed(program, run.root)
     for _ in range(2):
         ran = login.run("pull", "--json")

@@ -28,7 +28,7 @@ def run_path(text: str) -> bytes:
     """A run's path as a heartbeat names it. ValueError unless one that a run can have."""
     path = relative_path(text)
     if not can_be_run(path):
-        raise ValueError("no path of a run")
+        raise ValueError("its path is too deep or too long")
     return path
 
 

@@ -97,8 +97,10 @@ def _heard(source: Source, stage: bytes, tour: Tour) -> Optional[Heartbeat]:
     except RunFailed as error:
         _complain(source, tour, error)
         return None
-    for said in (*left.errors, *left.faults):
+    for said in left.errors:
         _complain(source, tour, RunFailed(f"over there it says: {quoted(said)}"))
+    for fault in left.faults:
+        _complain(source, tour, RunFailed(f"its heartbeat there: {fault}"))
     return left
 
 
