@@ -985,6 +985,20 @@ def test_a_failure_that_only_names_another_temporary_file_or_number_is_told_once
 
 
 @pytest.mark.parametrize(("first", "second"), OTHER)
+def test_what_an_older_version_has_told_is_not_told_again_after_an_upgrade(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    failed(root, "one")
+    ticked(monitor)
+    assert mailbox.subjects() == ["failed: b (one)"]
+    outbox = json.loads((monitor.state / "outbox.json").read_text())
+    (notice,) = outbox["notices"]
+    notice["same"] = "it is broken"
+    (monitor.state / "outbox.json").write_text(json.dumps(outbox))
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
 def test_a_failure_of_another_file_or_kind_is_told_as_changed(
     monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str
 ) -> None:

@@ -132,7 +132,8 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
     """How a condition that was told is told again; None where it is not."""
     if notice is None:
         return ""
-    if notice.same != _digest(condition.same):
+    # An older version wrote down the text itself.
+    if notice.same not in (_digest(condition.same), condition.same):
         return "changed:"
     # A time in the future is that of a clock that was wrong.
     return None if 0 <= time.time() - notice.told_at < remind else "still"
