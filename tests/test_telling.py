@@ -984,7 +984,6 @@ def test_a_failure_that_only_names_another_temporary_file_or_number_is_told_once
     assert mailbox.subjects() == ["failed: b (gridion)", "failed: mk1c"]
 
 
-@pytest.mark.parametrize(("first", "second"), OTHER)
 def test_what_an_older_version_has_told_is_not_told_again_after_an_upgrade(
     monitor: Program, root: Path, mailbox: Mailbox
 ) -> None:
@@ -999,6 +998,7 @@ def test_what_an_older_version_has_told_is_not_told_again_after_an_upgrade(
     assert mailbox.subjects() == []
 
 
+@pytest.mark.parametrize(("first", "second"), OTHER)
 def test_a_failure_of_another_file_or_kind_is_told_as_changed(
     monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str
 ) -> None:
