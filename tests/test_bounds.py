@@ -6,6 +6,7 @@ lowered for the test.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def _keep():
         file.write(peak + " " + str(time.process_time()) + "\\n")
 atexit.register(_keep)
 """
+CONTROL = "\x01" * 200
+LATER = "import time\n_now = time.time\ntime.time = lambda: _now() + 7200\n"
 EMPTY = "d41d8cd98f00b204e9800998ecf8427e"
 FAILED = {"run": "here/a/run", "state": "failed", "error": "the disk is full"}
 
@@ -123,8 +126,9 @@ def heartbeats_without_number(evil: Path) -> str:
 def many_senders(evil: Path) -> str:
     runs = [{"run": f"{run}", "state": "new"} for run in range(limits.MOST_RUNS)]
     heartbeat = json.dumps({"runs": runs})
-    for number in range(2 * limits.MOST_SENDERS):
-        (beat(evil).parent / f"{number}.json").write_text(heartbeat)
+    count = 2 * limits.LARGEST_HEARTBEATS // len(heartbeat)
+    for number in range(count):
+        (beat(evil).parent / f"{CONTROL}{number:04d}.json").write_text(heartbeat)
     return "send a run to the same place"
 
 
@@ -191,16 +195,25 @@ def rollups_of_holes(evil: Path) -> str:
 
 
 def many_new_rollups(evil: Path) -> str:
-    first = evil / "r0"
-    beat(evil, *(done(f"r{number}") for number in range(20)))
-    for number in range(20):
-        run = make_run(evil, f"r{number}", "")
-        if run == first:
-            (run / "md5sum").write_bytes(bytes(limits.MOST_ROLLUPS // 2))
-        else:
+    beat(evil, *(done(f"r{number}") for number in range(9)))
+    for number in range(9):
+        run = evil / f"r{number}"
+        if not run.exists():
+            make_run(evil, run.name, f"{number} is no roll-up\n" * 40_000)
+    return "more is new of evil than is read"
+
+
+def linked_rollups(evil: Path) -> str:
+    first = make_run(evil, "r0", "x" * (200 << 20)) if not (evil / "r0").exists() else evil / "r0"
+    for number in range(1, 200):
+        run = evil / f"r{number}"
+        if not run.exists():
+            make_run(evil, run.name, "")
             (run / "md5sum").unlink()
             os.link(first / "md5sum", run / "md5sum")
-    return "more is new than one look reads"
+    os.utime(first / "md5sum", (1, 1))
+    beat(evil, *(done(f"r{number}") for number in range(200)))
+    return "no rsync.done here vouches for the md5sum beside it"
 
 
 def many_entries(evil: Path) -> str:
@@ -240,6 +253,28 @@ def many_missing(evil: Path) -> str:
     return "300,000 files on the cluster are not"
 
 
+def many_rows_in_one(evil: Path) -> str:
+    run = make_run(evil, "run", f"{'0' * 32}  pod5/x\n")
+    (run / "pod5" / "x").touch()
+    rows = 'file_path,file_hash\n"\n' + 'ab","\n' * 4_000_000
+    (run / "output_hash_x.csv").write_text(rows)
+    beat(evil, done("run", md5(run / "md5sum")))
+    return "a quotation goes on after the end of its line"
+
+
+def long_names_without_end(evil: Path) -> str:
+    beat(evil)
+    place = os.open(evil, os.O_RDONLY)
+    for _ in range(15):
+        os.mkdir("d" * 250, dir_fd=place)
+        above, place = place, os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(above)
+    for number in range(150_000):
+        os.symlink("x", str(number), dir_fd=place)
+    os.close(place)
+    return "the path of a run is too deep or too long"
+
+
 def long_row(evil: Path) -> str:
     run = make_run(evil, "run", f"{EMPTY}  pod5/x\n")
     (run / "pod5" / "x").touch()
@@ -258,12 +293,14 @@ def holes(evil: Path) -> str:
 
 def hard_links(evil: Path) -> str:
     names = [f"pod5/{number}" for number in range(1000)]
-    run = make_run(evil, "run", "".join(f"{'0' * 32}  {name}\n" for name in names))
-    (run / names[0]).write_bytes(bytes(64 << 20))
+    content = bytes(64 << 20)
+    right = hashlib.md5(content).hexdigest()
+    run = make_run(evil, "run", "".join(f"{right}  {name}\n" for name in names))
+    (run / names[0]).write_bytes(content)
     for name in names[1:]:
         os.link(run / names[0], run / name)
     beat(evil, done("run", md5(run / "md5sum")))
-    return "has 1000 names (hard links)"
+    return "was read by another name (a hard link)"
 
 
 def deep_files(evil: Path) -> str:
@@ -285,9 +322,10 @@ def slow_tree(evil: Path) -> str:
 
 
 def slow_news(evil: Path) -> str:
-    run = make_run(evil, "run", f"{EMPTY}  x\n")
-    beat(evil, done("run", md5(run / "md5sum")))
-    return "more is new than one look reads"
+    if not (evil / "run").exists():
+        make_run(evil, "run", f"{EMPTY}  x\n")
+    beat(evil, done("run", md5(evil / "run" / "md5sum")))
+    return "more is new of evil than is read"
 
 
 class Attack(NamedTuple):
@@ -311,7 +349,7 @@ ATTACKS = (
     Attack(long_texts, ("LONGEST_TEXT", "MOST_TEXTS", "LONGEST_WORDS")),
     Attack(left_beside_heartbeats, ("MOST_BESIDE",)),
     Attack(heartbeats_without_number, ("MOST_HEARTBEATS",)),
-    Attack(many_senders, ("MOST_SENDERS",), looks=2),
+    Attack(many_senders, ("LARGEST_HEARTBEATS",), looks=2),
     Attack(many_runs, ("MOST_RUNS",)),
     Attack(deep_run, ("DEEPEST_RUN",)),
     Attack(deep_runs_told, ()),
@@ -320,17 +358,21 @@ ATTACKS = (
     Attack(large_marks, ("LARGEST_MARK", "LONGEST_DATE"), state=40_000),
     Attack(large_rollup, ("LARGEST_ROLLUP",)),
     Attack(rollups_of_holes, ()),
-    Attack(many_new_rollups, ("MOST_ROLLUPS", "ROLLUP_BLOCK")),
+    Attack(many_new_rollups, ("MOST_ROLLUPS", "ROLLUP_BLOCK"), "MOST_ROLLUPS = 65_536", looks=2),
+    Attack(linked_rollups, ()),
     Attack(many_entries, ("MOST_ENTRIES",)),
     Attack(many_summaries, ("MOST_SUMMARIES",)),
     Attack(large_summaries, ("LARGEST_SUMMARY",)),
     Attack(many_missing, ("MOST_NAMED",)),
     Attack(long_row, ("LONGEST_ROW",)),
+    Attack(many_rows_in_one, ()),
+    Attack(long_names_without_end, ()),
     Attack(holes, ("MOST_HOLES",)),
     Attack(hard_links, ()),
     Attack(deep_files, ("DEEPEST_FILE",)),
     Attack(slow_tree, ("MOST_SECONDS",), "MOST_SECONDS = 0"),
-    Attack(slow_news, ("LOOK_SECONDS",), "LOOK_SECONDS = 0"),
+    Attack(slow_news, ("LOOK_SECONDS",), "LOOK_SECONDS = 0", looks=2),
+    Attack(slow_tree, ("INSTRUMENT_SECONDS",), "INSTRUMENT_SECONDS = 0"),
 )
 # Bounds that another kind of test holds.
 ELSEWHERE = {
@@ -354,14 +396,18 @@ def test_whatever_one_instrument_sends_the_trouble_of_another_is_mailed_in_the_s
     monitor: Program, root: Path, mailbox: Mailbox, attack: Attack
 ) -> None:
     (root / "evil").mkdir()
-    for _ in range(attack.looks - 1):
-        attack.made_by(root / "evil")
-        assert monitor.run("monitor").code in (0, 1)
-    told = attack.made_by(root / "evil")
-    beat(root / "gridion", FAILED)
+    monitor.settings["silent_minutes"] = 10**6
     lowered = f"import ontpush.facts.limits as limits\nlimits.{attack.lowered}\n"
     text = COST + (lowered if attack.lowered else "")
-    (monitor.modules / "sitecustomize.py").write_text(text)
+    customize = monitor.modules / "sitecustomize.py"
+    for _ in range(attack.looks - 1):
+        attack.made_by(root / "evil")
+        customize.write_text(text)
+        assert monitor.run("monitor").code in (0, 1)
+        text += LATER
+    told = attack.made_by(root / "evil")
+    beat(root / "gridion", FAILED)
+    customize.write_text(text)
     ran = monitor.run("monitor", "--json")
     assert ran.code in (0, 1)
     mails = mailbox.mails()

@@ -28,7 +28,7 @@ from ontpush.cluster.memory import (
 )
 from ontpush.cluster.retract import above
 from ontpush.engine.allowance import TooMuch, allowance, counted
-from ontpush.engine.find import find_runs
+from ontpush.engine.find import Found, find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
 from ontpush.facts import limits
 from ontpush.facts.names import below, shortened, shown
@@ -40,9 +40,12 @@ _DAY = 86400
 _HOUR = 3600
 _MOST_DIGITS = 19
 _DAMAGED = "no rsync.done here vouches for the md5sum beside it: one of them is damaged or missing"
-_TOO_MUCH_NEWS = "more is new than one look reads: the rest waits for the next one"
 _NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
 NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
+
+
+_FRESH_SECONDS = 10
+_md5_of: Dict[Tuple[int, ...], str] = {}
 
 
 class Vouched(NamedTuple):
@@ -70,7 +73,7 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
                 return None
             if not _may_be_read(where + b"/" + ROLLUP):
                 return None
-            rollup = load_md5_of_rollup(where)
+            rollup = _md5_of_rollup(where)
             made_ns = os.lstat(where + b"/" + DONE_MARK).st_mtime_ns
     except OSError as error:
         if why_unread(error) == "passing":
@@ -79,6 +82,24 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     if mark.get("rollup") != rollup:
         return None
     return Vouched(rollup, "{} {}".format(mark["date"], made_ns))
+
+
+def _md5_of_rollup(run: bytes) -> str:
+    """Of a roll-up that is as it was when it was read last, in this process, what it was then.
+
+    Whoever sends could give one to all runs, by hard links. OSError, TooMuch.
+    """
+    found = os.lstat(run + b"/" + ROLLUP)
+    key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key not in _md5_of:
+        md5 = load_md5_of_rollup(run)
+        # What has just been written may be written once more at the same time of the disk's clock.
+        if time.time() - found.st_ctime < _FRESH_SECONDS:
+            return md5
+        if len(_md5_of) >= limits.MOST_RUNS:
+            _md5_of.clear()
+        _md5_of[key] = md5
+    return _md5_of[key]
 
 
 def _may_be_read(rollup: bytes) -> bool:
@@ -160,14 +181,14 @@ def take_note(
     it holds a mark of ours.
     """
     now = int(time.time())
-    is_new = not remembered.known_since
-    known_since = now if is_new else min(remembered.known_since, now)
-    remembered = remembered._replace(known_since=known_since)
+    known_since = min(remembered.known_since or now, now)
+    # No longer than a day: who sends without end would have every mark believed.
+    is_new = remembered.is_new and now - known_since < _DAY
     moment = _Moment(instrument.base, beat.arrived_at if beat else 0, now, is_new)
     is_part = _part_of_others(beat)
     runs = _without_parts(instrument.base, remembered.runs, is_part)
     is_due = _search_is_due(instrument.name, beat, remembered, now)
-    search = _search(instrument.base) if is_due else _Search([], [], _lasting(remembered.fault))
+    search = _search(instrument.base) if is_due else _Search([], [], remembered.fault)
     found = [run for run in search.done if not is_part(run)]
     names = list(runs) if is_due else _done_no_more(beat, runs)
     known = [name.encode("utf-8", "surrogateescape") for name in names]
@@ -177,8 +198,13 @@ def take_note(
         if run.decode("utf-8", "surrogateescape") not in contested
         and (is_due or not _is_known(runs.get(run.decode("utf-8", "surrogateescape")), facts))
     ]
-    fault = _look_at_each(moment, to_look_at, runs) or search.fault
-    remembered = remembered._replace(fault=fault)
+    fault, is_behind = _look_at_each(moment, to_look_at, runs)
+    remembered = remembered._replace(
+        known_since=known_since,
+        fault=fault or search.fault,
+        behind_since=(remembered.behind_since or now) if is_behind else 0,
+        is_new=is_new and is_behind,
+    )
     for name, standing in runs.items():
         if not is_over(standing.since, remind_seconds, now):
             continue
@@ -187,22 +213,17 @@ def take_note(
             runs[name] = check_again(standing, now)._replace(tries=0, found_bad=0)
         elif standing.verdict == UNVOUCHED:
             runs[name] = standing._replace(since=now, found_bad=0)
-    if not is_due:
+    if not is_due or is_behind:  # what is behind is searched for once more
         return remembered._replace(runs=runs), []
     kept = {run: each for run, each in runs.items() if is_there(instrument.base, run)}
     # Of one that is new it cannot be told which marks are ours.
     return remembered._replace(runs=kept, searched_at=now), [] if is_new else search.verified
 
 
-def _lasting(fault: str) -> str:
-    """What was too much until the next search says otherwise; news are only of one look."""
-    return "" if fault == _TOO_MUCH_NEWS else fault
-
-
 def _look_at_each(
     moment: "_Moment", runs: List[Tuple[bytes, Optional[RunFacts]]], known: Dict[str, Standing]
-) -> str:
-    """Look at runs, as far as one look may; what was too much for that, if anything was.
+) -> Tuple[str, bool]:
+    """Look at runs: what was too much to be remembered, and whether all were looked at.
 
     Each look begins elsewhere: none is always the last.
     """
@@ -218,8 +239,8 @@ def _look_at_each(
                 elif new:
                     known[name] = new
     except TooMuch:
-        return fault or _TOO_MUCH_NEWS
-    return fault
+        return fault, True
+    return fault, False
 
 
 def _part_of_others(beat: Optional[Heartbeat]) -> Callable[[bytes], bool]:
@@ -303,7 +324,7 @@ def _search_is_due(name: str, beat: Optional[Heartbeat], remembered: Remembered,
 
 
 class _Search(NamedTuple):
-    """The runs with a done mark, those with ours, and what was too much to be searched."""
+    """The runs with a done mark, directories with one of ours, and what was too much to search."""
 
     done: List[bytes]
     verified: List[bytes]
@@ -313,18 +334,27 @@ class _Search(NamedTuple):
 def _search(base: bytes) -> _Search:
     """Search all that lies below."""
     found = _Search([], [], "")
+    left_out: List[bytes] = []
+
+    def may_enter(path: bytes) -> bool:
+        if not can_be_run(below(path, base)):
+            left_out.extend([below(path, base)] * (not left_out))
+            return False
+        return True
+
+    def note_mark(each: Found) -> None:
+        found.verified.extend([below(each.path, base)] * (VERIFIED_MARK in each.names))
+
     try:
         with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
-            for each in find_runs(base, lambda _: None):
-                run, names = below(each.path, base), each.names
-                if not can_be_run(run):
-                    why = f"the path of a run is too deep or too long: {shortened(shown(run))}"
-                    found = found._replace(fault=why)
-                    continue
-                found.done.extend([run] * (DONE_MARK in names))
-                found.verified.extend([run] * (VERIFIED_MARK in names))
+            for each in find_runs(base, lambda _: None, note_mark, may_enter):
+                note_mark(each)
+                found.done.extend([below(each.path, base)] * (DONE_MARK in each.names))
     except TooMuch as error:
         return found._replace(fault=str(error))
+    if left_out:
+        why = f"the path of a run is too deep or too long: {shortened(shown(left_out[0]))}"
+        found = found._replace(fault=why)
     return found
 
 

@@ -9,6 +9,7 @@ import time
 from typing import (
     IO,
     Any,
+    Callable,
     Collection,
     Dict,
     Generator,
@@ -16,6 +17,7 @@ from typing import (
     List,
     Mapping,
     NamedTuple,
+    Set,
     Tuple,
 )
 
@@ -121,21 +123,26 @@ class _Reading(NamedTuple):
 
 
 def verify_side_by_side(
-    checker: Checker, due: Iterable[Check], seconds: float
+    checker: Checker, due: Callable[[], Iterable[Check]], seconds: float
 ) -> Generator[None, None, None]:
     """Verify runs and leave their verdicts; comes back when one has ended, or after `seconds`.
+
+    `due` tells what is to be verified by now; a run is verified once.
 
     A few at a time, and one of each instrument: one that takes long holds up no other. Without a
     verdict the next tick tries again. To be closed at the end: what is at work is ended then.
     Trouble.
     """
-    waiting = in_order(due)
+    begun: Set[bytes] = set()
     at_work: Dict[str, _Reading] = {}
     ended: Any = queue.Queue()
     try:
-        while waiting or at_work:
-            for check in _next(waiting, at_work):
-                waiting.remove(check)
+        while True:
+            waiting = [check for check in due() if check.path not in begun]
+            if not waiting and not at_work:
+                break
+            for check in _next(in_order(waiting), at_work):
+                begun.add(check.path)
                 at_work[check.instrument] = _begin(checker, check)
                 arguments = (at_work[check.instrument], ended)
                 threading.Thread(target=_take_down, args=arguments, daemon=True).start()

@@ -12,10 +12,12 @@ from ontpush.cluster.memory import CONTESTED, GOOD, UNVOUCHED, Remembered, Stand
 from ontpush.cluster.verdict import bad_files, can_be_sent_again, was_sent_in_vain
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
+from ontpush.engine.mark import date_text
 from ontpush.facts import limits, words
 from ontpush.facts.names import human_size, human_time, plural, quoted, shown, steady
 
 _LOOK_SECONDS = 3600
+_BEHIND_SECONDS = 3600
 _WRONG = (words.FAILED, words.STALLED)
 _MOST_LINES = 20
 # A file comes before the roll-up that lists it: only one that has lain here so long is no late one.
@@ -189,6 +191,22 @@ def of_held_back(instrument: str, count: int) -> Condition:
         " for tomorrow",
         "See why so many of its runs are done, or done again and again.",
         same="held back",
+    )
+
+
+def of_planted(instrument: Instrument, stay: List[Tuple[bytes, str]]) -> Condition:
+    """That marks lie in an instrument's runs that the monitor did not write, and cannot remove."""
+    lines = tuple(f"{shown(run)}: {why}" for run, why in stay)
+    return Condition(
+        words.FAILED,
+        instrument.name,
+        "",
+        f"rsync.verified in {plural(len(stay), 'run')} of {instrument.name} vouches for nothing"
+        " that was verified here, and cannot be removed",
+        "Remove it, and let this user write there. Whoever has the key of the instrument may have"
+        " written it.",
+        lines[:_MOST_LINES],
+        "planted",
     )
 
 
@@ -393,6 +411,17 @@ def of_runs(
             f"{instrument.name} holds more than is looked at: {remembered.fault}",
             f"See what fills {shown(instrument.base)}, and move away what is no run.",
             same=remembered.fault,
+        )
+    if remembered.behind_since and time.time() - remembered.behind_since > _BEHIND_SECONDS:
+        yield Condition(
+            words.FAILED,
+            instrument.name,
+            "",
+            f"more is new of {instrument.name} than is read: some of it has waited since"
+            f" {date_text(remembered.behind_since)}",
+            "See how fast the disk here is, and what that instrument sends; its runs are taken up"
+            " one after the other.",
+            same="behind",
         )
     runs = remembered.runs
     contested = {run: each.error for run, each in sorted(runs.items()) if each.verdict == CONTESTED}

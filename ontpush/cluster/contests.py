@@ -13,9 +13,10 @@ from ontpush.cluster.fleet import Instrument, heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
 from ontpush.cluster.memory import CONTESTED, GOOD, Memory, Standing, read_json, write_json
 from ontpush.facts import limits
-from ontpush.facts.names import for_json, quoted, shown
+from ontpush.facts.names import for_json, quoted, shortened, shown
 from ontpush.facts.words import SKIPPED
 
+_LONGEST_NAME = 60  # characters
 # The runs, by their path, each with the names of those who send it.
 Contested = Dict[str, Tuple[str, ...]]
 
@@ -39,22 +40,23 @@ def contests(
             continue
         first.update((for_json(beat), known.get(for_json(beat), at)) for at, beat in beats)
         renewed = [beat for at, beat in beats if first[for_json(beat)] != at]
-        found[base] = _sent_by_several(renewed[-limits.MOST_SENDERS :])
+        found[base] = _sent_by_several(renewed)
     if first != known:
         write_json(path, first)
     return found
 
 
 def _sent_by_several(heartbeats: List[bytes]) -> Contested:
+    """The runs that more than one of them names: of the newest, as many as may be read."""
     senders: Dict[str, List[str]] = {}
-    for path in heartbeats if len(heartbeats) > 1 else []:
+    left = limits.LARGEST_HEARTBEATS
+    for path in reversed(heartbeats if len(heartbeats) > 1 else []):
         name = shown(os.path.basename(path)[: -len(b".json")])
         try:
-            told = read_heartbeat(path).runs
+            left -= os.lstat(path).st_size
+            told = read_heartbeat(path).runs if left >= 0 else {}
         except (BadHeartbeat, OSError, MemoryError):  # which is told where it is heard
             continue
-        if len(senders) > limits.MOST_RUNS:
-            break
         for run, facts in told.items():
             if facts.state != SKIPPED:
                 senders.setdefault(run.decode("utf-8", "surrogateescape"), []).append(name)
@@ -76,8 +78,9 @@ def hold(
             continue
         standing = before or Standing("", "", CONTESTED, now)
         where = run.encode("utf-8", "surrogateescape")
-        *others, last = map(quoted, names)
-        error = "{} and {} send a run to the same place".format(", ".join(others), last)
+        one, other = (quoted(shortened(name, _LONGEST_NAME)) for name in names[:2])
+        more = f", and {len(names) - 2} more," if len(names) > 2 else ""
+        error = f"{one} and {other}{more} send a run to the same place"
         why = take_mark_back(instrument.base, where, standing.rollup)
         error += f"; {why}" if why else ""
         again = standing.again or standing.verdict == GOOD

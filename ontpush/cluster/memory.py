@@ -80,7 +80,9 @@ class Remembered(NamedTuple):
     """What is known of one instrument: its runs by path, when its tree was searched last.
 
     `known_since` is when it was first seen, or expected; `quiet_at` when it was found last that
-    nothing comes in, of one that is silent. `fault` says what was too much in the last search.
+    nothing comes in, of one that is silent. `fault` says what was too much in the last search,
+    `behind_since` since when more is new than one look reads. `is_new`: the looks so far have not
+    come to an end, and it cannot be told which marks are ours.
     """
 
     runs: Dict[str, Standing]
@@ -88,6 +90,8 @@ class Remembered(NamedTuple):
     known_since: int
     quiet_at: int = 0
     fault: str = ""
+    behind_since: int = 0
+    is_new: bool = False
 
 
 class Memory:
@@ -117,14 +121,20 @@ class Memory:
         """What is remembered of an instrument; only one without any file is new."""
         path = self._path(instrument)
         if not os.path.lexists(path):
-            return Remembered({}, 0, 0)
+            return Remembered({}, 0, 0, is_new=True)
         facts = read_json(path)
         # Whoever is remembered at all is known: no mark of a run that is not is believed unread.
         known_since = max(1, _whole(facts.get("known_since")))
         searched_at, quiet_at = _whole(facts.get("searched_at")), _whole(facts.get("quiet_at"))
         runs, fault = _standings(facts.get("runs")), str(facts.get("fault", ""))
         return Remembered(
-            runs, searched_at, known_since, quiet_at, shown(fault.encode(errors="replace"))
+            runs,
+            searched_at,
+            known_since,
+            quiet_at,
+            shown(fault.encode(errors="replace")),
+            _whole(facts.get("behind_since")),
+            facts.get("is_new") is True,
         )
 
     def save(self, instrument: str, remembered: Remembered) -> None:

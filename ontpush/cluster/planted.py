@@ -8,8 +8,9 @@ from typing import Iterable, Iterator, Optional, Set, Tuple
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat
-from ontpush.cluster.inside import opened_inside
+from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import GOOD, Remembered, Standing
+from ontpush.engine.mark import load_mark
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, VERIFIED_MARK
 
@@ -20,28 +21,38 @@ def take_back_planted(
     remembered: Remembered,
     marked: Iterable[bytes],
 ) -> Iterator[Tuple[bytes, str]]:
-    """Each run in which one lay, and what became of it; `marked` are found to hold one."""
-    for run in sorted(_not_verified(beat, remembered, marked)):
+    """Each run in which one lay, and why it still does; empty where it was removed.
+
+    `marked` are found to hold one.
+    """
+    for run in sorted(_not_verified(instrument.base, beat, remembered, marked)):
         try:
             with opened_inside(instrument.base, run) as directory:
                 os.unlink(VERIFIED_MARK, dir_fd=directory)
         except OSError as error:
             if why_unread(error) != "missing":
-                yield run, f"rsync.verified in it is not ours: {error.strerror}; remove it"
+                yield run, error.strerror or str(error)
         else:
-            yield run, "rsync.verified in it is not ours: removed"
+            yield run, ""
 
 
 def _not_verified(
-    beat: Optional[Heartbeat], remembered: Remembered, marked: Iterable[bytes]
+    base: bytes, beat: Optional[Heartbeat], remembered: Remembered, marked: Iterable[bytes]
 ) -> Set[bytes]:
     """The runs in which no mark of ours can be: done ones are remembered as soon as they are so."""
     told = beat.runs.items() if beat else ()
     unknown = {run for run, facts in told if facts.state != DONE}.union(marked)
     runs = {run.encode("utf-8", "surrogateescape"): each for run, each in remembered.runs.items()}
-    unmarked = {run for run, each in runs.items() if not _may_be_marked(each)}
+    unmarked = {run for run, each in runs.items() if not _may_be_marked(base, run, each)}
     return unmarked | (unknown - runs.keys())
 
 
-def _may_be_marked(standing: Standing) -> bool:
-    return standing.verdict == GOOD or standing.again
+def _may_be_marked(base: bytes, run: bytes, standing: Standing) -> bool:
+    """Whether it was verified: with a mark for the roll-up of then, while it is read once more."""
+    if standing.verdict == GOOD or not standing.again:
+        return standing.verdict == GOOD
+    try:
+        with opened_inside(base, run) as directory:
+            return load_mark(path_of(directory), VERIFIED_MARK).get("rollup") == standing.rollup
+    except OSError:  # not there; or a server does not say just now
+        return True

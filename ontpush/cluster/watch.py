@@ -6,6 +6,7 @@ it found in files, so that another tick can look meanwhile.
 
 import contextlib
 import os
+import sys
 import time
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
@@ -21,6 +22,7 @@ from ontpush.cluster.conditions import (
     of_held_lock,
     of_instrument,
     of_lost,
+    of_planted,
     of_runs,
     of_unasked,
     of_unheard,
@@ -54,7 +56,7 @@ from ontpush.cluster.verdict import (
     verdict_path,
 )
 from ontpush.cluster.wanted import wanted
-from ontpush.engine.allowance import allowance
+from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.lock import held_too_long
 from ontpush.facts import limits
 from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
@@ -65,6 +67,8 @@ from ontpush.facts.words import (
     LOG_MARK_DONE,
     LOG_WARN,
 )
+
+_MOST_LOGGED = 20  # runs of an instrument of which a look says the same
 
 
 class _Now(NamedTuple):
@@ -88,10 +92,11 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     fleet = [each for each in _fleet(watch) if not _is_lost(watch, each)]
     asked = wanted(watch.memory.directory)
     contested = contests(fleet, watch.memory, watch.limits.silent)
-    for instrument in fleet:
+    for instrument in _in_turn(fleet) if slurm else fleet:
         now = _Now(asked, contested.get(instrument.base, {}), len(fleet))
         try:
-            view, found = _look_at(watch, instrument, sight, now)
+            with allowance(sys.maxsize, limits.INSTRUMENT_SECONDS):
+                view, found = _look_at(watch, instrument, sight, now)
             hooks = list(hooks_of(watch.hooks, view))
         except Trouble:  # of the state, and so of all
             raise
@@ -119,11 +124,17 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     return sight
 
 
+def _in_turn(fleet: List[Instrument]) -> List[Instrument]:
+    """Each look begins with another: a free place of Slurm's is not always the same one's."""
+    first = int(time.monotonic() * 1000) % len(fleet) if fleet else 0
+    return fleet[first:] + fleet[:first]
+
+
 def _of_failed_look(
     watch: Watch, sight: Sight, instrument: Instrument, error: Exception
 ) -> Condition:
     """That an instrument could not be looked at: it is told, and logged."""
-    why = Unexpected(error).message
+    why = str(error) if isinstance(error, TooMuch) else Unexpected(error).message
     if isinstance(error, OSError):
         why = f"{shown(os.fsencode(error.filename or b''))}: {error.strerror}"
     sight.troubles.append(RunFailed(f"{instrument.name}: {why}"))
@@ -174,13 +185,15 @@ def _look_at(
     noted = take_note(instrument, beat, before, watch.remind_seconds, now.contested)
     remembered = noted[0]._replace(quiet_at=quiet_at)
     if instrument.base != watch.root:  # where several send, a mark may be of a run of another's
-        _take_back_planted(watch, instrument, beat, noted)
+        conditions += _take_back_planted(watch, instrument, beat, noted)
     if remembered.searched_at != before.searched_at:
         bring_marks_back(instrument, remembered.runs)
     _note_unvouched(watch, sight, instrument, before, remembered)
     taken = _take_up_wanted(instrument, remembered, now.asked)
-    for run in hold(instrument, remembered.runs, now.contested):
+    held = hold(instrument, remembered.runs, now.contested)
+    for run in held[:_MOST_LOGGED]:
         _fail(watch, sight, instrument, run, remembered.runs[run].error)
+    _log_more(watch, instrument.name.encode(), len(held))
     if sight.slurm:
         sight.slurm.share(
             now.instruments, [each.job for each in remembered.runs.values() if each.job]
@@ -211,9 +224,25 @@ def _take_back_planted(
     instrument: Instrument,
     beat: Optional[Heartbeat],
     noted: Tuple[Remembered, Collection[bytes]],
-) -> None:
-    for run, what in take_back_planted(instrument, beat, *noted):
-        watch.log.event(LOG_WARN, instrument.name.encode() + b"/" + run, what)
+) -> List[Condition]:
+    """Take marks back that are not ours; what is wrong where one stays."""
+    name = instrument.name.encode()
+    found = list(take_back_planted(instrument, beat, *noted))
+    for run, why in found[:_MOST_LOGGED]:
+        what = f"{why}; remove it" if why else "removed"
+        where = name + b"/" + run
+        watch.log.event(
+            LOG_WARN, where, f"rsync.verified vouches for nothing verified here: {what}"
+        )
+    _log_more(watch, name, len(found))
+    stay = [(run, why) for run, why in found if why]
+    return [of_planted(instrument, stay)] if stay else []
+
+
+def _log_more(watch: Watch, name: bytes, count: int) -> None:
+    if count > _MOST_LOGGED:
+        more = plural(count - _MOST_LOGGED, "run")
+        watch.log.event(LOG_WARN, name, f"the same of {more} more")
 
 
 def _take_up_wanted(

@@ -80,11 +80,13 @@ def _work(watch: Watch, sight: Sight) -> Sight:
     """Verify run after run, and look again in between, so that nobody waits."""
     clear_away(watch.memory.directory)
     sight = _walk(watch, sight)
-    due = sight.due
+    has_worked = False
     looked_at = walked_at = time.monotonic()
-    work = verify_side_by_side(watch.checker, due, _LOOK_AGAIN_SECONDS)
+    # What comes meanwhile of another instrument does not wait for all that was there before.
+    work = verify_side_by_side(watch.checker, lambda: sight.due, _LOOK_AGAIN_SECONDS)
     with contextlib.closing(work):
         for _ in work:
+            has_worked = True
             if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
                 sight = _look_again(watch, sight)
                 looked_at = time.monotonic()
@@ -95,7 +97,7 @@ def _work(watch: Watch, sight: Sight) -> Sight:
                 # Told later: a letter for each run would bury its reader.
                 sight = _look_again(watch, sight, telling=False)
             _start_some(watch, sight)
-    return _look_again(watch, sight) if due else sight
+    return _look_again(watch, sight) if has_worked else sight
 
 
 def _walk(watch: Watch, sight: Sight) -> Sight:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from typing import Iterable, Iterator, List, TypeVar
+from typing import Callable, Iterable, Iterator, List, TypeVar
 
 Each = TypeVar("Each")
 
@@ -19,8 +19,8 @@ class _Left:
         self.until = time.monotonic() + seconds
         self.told = f"more than {entries:,} entries, or more than {seconds:g} s of work"
 
-    def take_one(self) -> None:
-        self.entries -= 1
+    def take(self, entries: int) -> None:
+        self.entries -= entries
         if self.entries < 0 or time.monotonic() > self.until:
             raise TooMuch(self.told)
 
@@ -38,9 +38,12 @@ def allowance(entries: int, seconds: float) -> Iterator[None]:
         _in_force.pop()
 
 
-def counted(entries: Iterable[Each]) -> Iterator[Each]:
-    """The entries of a directory, as far as the allowance goes where there is one. TooMuch."""
+def counted(entries: Iterable[Each], weight: Callable[[Each], int] = lambda _: 1) -> Iterator[Each]:
+    """The entries of a directory, as far as every allowance in force goes. TooMuch.
+
+    `weight`: how many an entry counts for.
+    """
     for each in entries:
-        if _in_force:
-            _in_force[-1].take_one()
+        for left in _in_force:
+            left.take(weight(each))
         yield each

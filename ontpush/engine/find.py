@@ -15,6 +15,8 @@ from ontpush.facts.minknow import (
 from ontpush.facts.trouble import RunFailed, WrongCall
 from ontpush.facts.words import ROLLUP
 
+# An entry keeps its path in memory: a long one counts for several.
+_LONG_PATH = 256  # bytes
 Complain = Callable[[RunFailed], None]
 
 
@@ -31,14 +33,18 @@ class Found(NamedTuple):
 
 
 def find_runs(
-    source: bytes, complain: Complain, no_run: "Callable[[Found], None]" = lambda _: None
+    source: bytes,
+    complain: Complain,
+    no_run: "Callable[[Found], None]" = lambda _: None,
+    may_enter: Callable[[bytes], bool] = lambda _: True,
 ) -> Iterator[Found]:
     """Every run below the absolute `source`, in order of path.
 
     Which directories are runs is a function of what lies on disk now. A directory that cannot be
     read is told to `complain`, its absolute path as the run, and passed over; one that has just
     gone is passed over in silence, as is a symbolic link. Each directory below the source that is
-    neither a run nor part of one is told to `no_run`.
+    neither a run nor part of one is told to `no_run`. What `may_enter` refuses, by its path, is not
+    searched.
     """
     waiting = [source]
     while waiting:
@@ -46,11 +52,13 @@ def find_runs(
         entries = _listed(directory, complain)
         found = Found(directory, entries)
         if directory != source:
-            if is_run(entries) and (_is_written_by_minknow(entries) or not _holds_runs(entries)):
+            by_minknow = _is_written_by_minknow(entries)
+            if is_run(entries) and (by_minknow or not _holds_runs(entries, may_enter)):
                 yield found
                 continue
             no_run(found)
-        waiting += sorted(_to_search(entries, directory == source), reverse=True)
+        below = _to_search(entries, directory == source)
+        waiting += sorted(filter(may_enter, below), reverse=True)
 
 
 def _is_written_by_minknow(entries: "List[os.DirEntry[bytes]]") -> bool:
@@ -62,17 +70,18 @@ def _is_written_by_minknow(entries: "List[os.DirEntry[bytes]]") -> bool:
     )
 
 
-def _holds_runs(entries: "List[os.DirEntry[bytes]]") -> bool:
+def _holds_runs(entries: "List[os.DirEntry[bytes]]", may_enter: Callable[[bytes], bool]) -> bool:
     """Whether runs lie below, outside the data folders among `entries`.
 
     A directory there that looks like a run is one, or has one below it in turn.
     """
-    waiting = list(_to_search([entry for entry in entries if not _is_data(entry)], False))
+    outside = [entry for entry in entries if not _is_data(entry)]
+    waiting = list(filter(may_enter, _to_search(outside, False)))
     while waiting:
         below = _listed(waiting.pop(), lambda _: None)
         if is_run(below):
             return True
-        waiting += _to_search(below, False)
+        waiting += filter(may_enter, _to_search(below, False))
     return False
 
 
@@ -98,7 +107,7 @@ def _to_search(entries: "List[os.DirEntry[bytes]]", directly_in_source: bool) ->
 def list_directory(directory: bytes) -> "List[os.DirEntry[bytes]]":
     """What lies directly in `directory`. OSError; TooMuch where an allowance is used up."""
     with os.scandir(directory) as entries:
-        return list(counted(entries))
+        return list(counted(entries, lambda entry: 1 + len(entry.path) // _LONG_PATH))
 
 
 def is_run(entries: "List[os.DirEntry[bytes]]") -> bool:

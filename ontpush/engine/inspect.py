@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import stat
-from typing import IO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ontpush.engine.copies import is_copy
 from ontpush.engine.look import is_ours
@@ -19,7 +19,7 @@ from ontpush.engine.scratch import Scratch
 from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts import limits
-from ontpush.facts.directories import names_in
+from ontpush.facts.directories import TooManyNames, names_in
 from ontpush.facts.names import finished_name, human_size, shortened, shown, was_to_become
 from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
@@ -207,6 +207,7 @@ class _Walk:
         self._listed = listed
         self._untrusted = untrusted
         self._holes = 0
+        self._linked: Set[Tuple[int, int]] = set()
         self._most_leftovers = limits.MOST_NAMED if untrusted else _MOST_LEFTOVERS
         self.bad = BadFiles(limits.MOST_NAMED if untrusted else None)
         self.leftover: List[bytes] = []
@@ -223,12 +224,23 @@ class _Walk:
                     f"lies deeper than {limits.DEEPEST_FILE} levels, so it is not read: {where}",
                     self._run,
                 )
-            names, below = names_in(os.path.join(self._run, directory))
+            names, below = self._list(directory)
             for start in range(0, len(names), _PAGE):
                 yield from self._page(directory, names[start : start + _PAGE], names)
             waiting += [
                 directory + name + b"/" for name in below if not self._excluded(directory + name)
             ]
+
+    def _list(self, directory: bytes) -> Tuple[List[bytes], List[bytes]]:
+        """What `names_in` gives. OSError; RunFailed where that is more than is looked through."""
+        try:
+            return names_in(
+                os.path.join(self._run, directory), limits.MOST_ENTRIES if self._untrusted else None
+            )
+        except TooManyNames as error:
+            where = shortened(shown(directory or b"."))
+            most = f"{limits.MOST_ENTRIES:,}"
+            raise RunFailed(f"{where}: holds more than {most} names", self._run) from error
 
     def _page(self, directory: bytes, part: List[bytes], names: List[bytes]) -> List[Task]:
         expected = self._expected(directory + name for name in part)
@@ -286,8 +298,8 @@ class _Walk:
         """Why a file of an untrusted run is not read: it costs more to read than to send."""
         if not self._untrusted:
             return ""
-        if found.st_nlink > 1:
-            return f"has {found.st_nlink} names (hard links), so it is not read: make it a copy"
+        if found.st_nlink > 1 and not self._is_first(found):
+            return "is a file that was read by another name (a hard link): make it a copy"
         if found.st_blocks * _DISK_BLOCK < found.st_size:
             with contextlib.suppress(OSError), open_regular(path) as file:  # reading it tells why
                 self._holes += holes_in(file.fileno(), found.st_size)
@@ -295,6 +307,14 @@ class _Walk:
             most = human_size(limits.MOST_HOLES)
             return f"lies on no disk: with it the run has more than {most} of holes"
         return ""
+
+    def _is_first(self, found: os.stat_result) -> bool:
+        """Whether a file with several names was met by none of them: people link what is here."""
+        inode = (found.st_dev, found.st_ino)
+        is_first = inode not in self._linked and len(self._linked) < limits.MOST_ENTRIES
+        if is_first:
+            self._linked.add(inode)
+        return is_first
 
     def _not_expected(self, path: bytes, found: os.stat_result) -> None:
         """What there is of a file that is still coming, or of one that never came, is no extra."""
@@ -361,10 +381,12 @@ def _rows(path: bytes) -> Iterator[Tuple[bytes, bytes]]:
 
 
 def _short_lines(file: IO[str]) -> Iterator[str]:
-    """The lines of a file. ValueError for one without end."""
+    """The lines of a file. ValueError for one without end, also by a quotation."""
     for line in iter(lambda: file.readline(limits.LONGEST_ROW), ""):
         if len(line) == limits.LONGEST_ROW:
             raise ValueError(f"a line has more than {limits.LONGEST_ROW:,} characters")
+        if line.count('"') % 2:
+            raise ValueError("a quotation goes on after the end of its line")
         yield line
 
 

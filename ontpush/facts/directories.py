@@ -3,18 +3,27 @@
 import contextlib
 import os
 import stat
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 
-def names_in(directory: bytes) -> Tuple[List[bytes], List[bytes]]:
-    """Sorted names of what is no directory, and the directories, in a directory. OSError."""
+class TooManyNames(Exception):
+    """A directory holds more than it may."""
+
+
+def names_in(directory: bytes, most: Optional[int] = None) -> Tuple[List[bytes], List[bytes]]:
+    """Sorted names of what is no directory, and the directories, in a directory. OSError.
+
+    TooManyNames where it holds more than the `most`.
+    """
     if not stat.S_ISDIR(os.lstat(directory).st_mode):
         raise NotADirectoryError(directory)
     os.lstat(directory + b"/.")  # may its files be asked for?
     names: List[bytes] = []
     directories: List[bytes] = []
     with os.scandir(directory) as entries:
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number == most:
+                raise TooManyNames
             (directories if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
     names.sort()
     return names, directories

@@ -13,8 +13,8 @@ LARGEST_HEARTBEAT = 8 << 20  # bytes
 MOST_VALUES = 500_000
 # Heartbeats of an instrument: it keeps one of each name that it had before.
 MOST_HEARTBEATS = 1000
-# Heartbeats renewed in one directory that are held against each other: the newest.
-MOST_SENDERS = 10
+# Heartbeats renewed in one directory that are held against each other: the newest, together.
+LARGEST_HEARTBEATS = 32 << 20  # bytes
 # A text in a heartbeat, such as an error of a run; what is longer is cut.
 LONGEST_TEXT = 2000  # characters
 # Errors in a heartbeat that belong to no run, and names of what no run takes along.
@@ -43,7 +43,9 @@ MOST_ROLLUPS = 1 << 30  # bytes
 # The least that a roll-up counts there.
 ROLLUP_BLOCK = 64 << 10  # bytes
 # What one look takes for new runs of an instrument.
-LOOK_SECONDS = 10.0  # seconds
+LOOK_SECONDS = 60.0  # seconds
+# What one look takes for an instrument in all.
+INSTRUMENT_SECONDS = 180.0  # seconds
 # Roll-ups of one sequencer that lie in the state for `pull`.
 MOST_STAGED = 32 << 30  # bytes
 # Final summaries of a run that are read: the last ones.
