@@ -283,6 +283,25 @@ def test_a_run_of_one_instrument_that_takes_long_to_read_holds_up_no_other_instr
     assert is_verified(root / "evil" / place)
 
 
+def test_a_run_that_comes_while_another_instrument_is_read_does_not_wait_for_it(
+    monitor: Program, pushed: Path, root: Path, gridion: Path
+) -> None:
+    place = pushed.relative_to(gridion)
+    shutil.copytree(gridion, root / "evil")
+    shutil.rmtree(root / "evil" / ".ontpush" / "owners")
+    gridion.rename(root.with_name("later"))
+    (monitor.modules / "sitecustomize.py").write_text(WAITS.format(name=b"/evil/"))
+    (monitor.home / "hold").touch()
+    with monitor.started("monitor", *monitor.configured()) as process:
+        wait_for(lambda: list(monitor.state.glob("checks/*.new")), "no verification begins")
+        root.with_name("later").rename(gridion)
+        wait_for((pushed / "rsync.verified").exists, "it waits for the other")
+        assert process.poll() is None
+        (monitor.home / "hold").unlink()
+        process.communicate()
+    assert is_verified(root / "evil" / place)
+
+
 WAITS = """\
 import os, time
 with open("/proc/self/cmdline", "rb") as file:

@@ -489,3 +489,19 @@ def test_a_run_that_one_of_them_skips_is_no_contest_at_the_cluster(
         second.pushed()
         look(monitor)
     assert is_verified(first.there)
+
+
+def test_two_among_very_many_sequencers_that_send_to_one_place_are_named(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    (root / ".ontpush").mkdir()
+    names = ["aa", "bb", *(f"s{number}" for number in range(30))]
+    for _ in range(3):
+        for name in names:
+            run = "exp/same" if name in ("aa", "bb") else f"{name}/run"
+            told = {"instrument": name, "runs": [{"run": run, "state": "sending"}]}
+            (root / ".ontpush" / f"{name}.json").write_text(json.dumps(told))
+        assert monitor.run("monitor").code in (0, 1)
+        verdicts = monitor.run("status", "--json").json["data"]["runs"]
+    contested = {each["instrument"] for each in verdicts if each["verdict"] == "contested"}
+    assert contested == {"aa", "bb"}

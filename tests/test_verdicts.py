@@ -103,7 +103,8 @@ def test_a_planted_mark_in_a_run_that_is_not_done_is_removed_and_told(
     heartbeat(gridion).write_text(json.dumps(told))
     ticked(monitor)
     assert not (run / "rsync.verified").exists()
-    assert monitor.told("WARN") == ["gridion/a/run rsync.verified in it is not ours: removed"]
+    (told_of,) = monitor.told("WARN")
+    assert told_of == "gridion/a/run rsync.verified vouches for nothing verified here: removed"
     assert is_verified(pushed)
 
 
@@ -135,6 +136,79 @@ def test_a_planted_mark_vouches_for_no_run_while_that_is_read(
             vouch_falsely(gridion / "planted" / "run")
     assert monitor.run("monitor").code == 1
     assert not (gridion / "planted" / "run" / "rsync.verified").exists()
+
+
+def test_a_planted_mark_for_another_roll_up_than_was_verified_is_removed(
+    monitor: Program, pushed: Path, gridion: Path
+) -> None:
+    ticked(monitor)
+    (pushed / "md5sum").write_text(f"{'0' * 32}  pod5/never_was\n")
+    vouch_falsely(pushed)
+    monitor.settings["silent_minutes"] = 10**6
+    monitor.put_clock_forward(25 * HOUR)
+    monitor.run("monitor")
+    assert not (pushed / "rsync.verified").exists()
+
+
+def test_planted_marks_that_cannot_be_removed_are_told_once_and_logged_in_few_lines(
+    monitor: Program, pushed: Path, gridion: Path, mailbox: Mailbox
+) -> None:
+    ticked(monitor)
+    mailbox.mails()
+    runs = [{"run": f"r{number}", "state": "sending"} for number in range(50)]
+    for each in runs:
+        (gridion / str(each["run"])).mkdir()
+        (gridion / str(each["run"]) / "rsync.verified").write_text("x")
+    (monitor.modules / "sitecustomize.py").write_text(STAYS)
+    beat(gridion, *runs)
+    ticked(monitor)
+    (mail,) = mailbox.mails()
+    assert mail["Subject"] == "[ontpush] failed: gridion"
+    assert "rsync.verified in 50 runs of gridion" in content(mail, "plain")
+    assert "r0: Permission denied" in content(mail, "plain")
+    assert len(monitor.told("WARN")) == 21
+    ticked(monitor)
+    assert mailbox.mails() == []
+
+
+STAYS = """
+import errno, os
+_unlink = os.unlink
+def _stays(path, *words, **more):
+    if path == b"rsync.verified":
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return _unlink(path, *words, **more)
+os.unlink = _stays
+"""
+
+
+def test_where_the_state_is_lost_and_one_look_is_cut_short_every_mark_is_believed_in_the_end(
+    monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    monitor.settings["on_verified"] = [f"echo x >>{tmp_path}/hooks"]
+    runs = [SimulatedRun(data, group=f"g{number}", files=1) for number in range(6)]
+    for each in runs:
+        each.write_all()
+    program.pushed(data, gridion)
+    ticked(monitor)
+    mailbox.mails()
+    shutil.rmtree(monitor.state)
+    few = "import ontpush.facts.limits as limits\nlimits.MOST_ROLLUPS = 2 * limits.ROLLUP_BLOCK\n"
+    (monitor.modules / "sitecustomize.py").write_text(few)
+    for _ in range(12):
+        assert ticked(monitor)["runs"] == []
+    assert all(is_verified(gridion / each.path.relative_to(data)) for each in runs)
+    assert ticked(monitor)["instruments"][0]["verified"] == 6
+    assert mailbox.mails() == []
+    assert (tmp_path / "hooks").read_text() == "x\n" * 6
+
+
+def test_a_file_that_people_linked_to_elsewhere_is_verified(
+    monitor: Program, pushed: Path, tmp_path: Path
+) -> None:
+    os.link(next(pushed.glob("pod5_pass/*.pod5")), tmp_path / "project.pod5")
+    ticked(monitor)
+    assert is_verified(pushed)
 
 
 def test_status_calls_no_run_verified_for_a_mark_that_was_planted(
