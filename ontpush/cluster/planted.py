@@ -4,13 +4,13 @@ What was verified before stays marked while it is read again; see `verdict` for 
 """
 
 import os
-from typing import Iterable, Iterator, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, Optional, Set, Tuple
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat
 from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import GOOD, Remembered, Standing
-from ontpush.engine.mark import load_mark
+from ontpush.engine.mark import load_mark, read_mark
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, VERIFIED_MARK
 
@@ -28,6 +28,8 @@ def take_back_planted(
     for run in sorted(_not_verified(instrument.base, beat, remembered, marked)):
         try:
             with opened_inside(instrument.base, run) as directory:
+                if _is_retracted(read_mark(path_of(directory), VERIFIED_MARK)):
+                    continue
                 os.unlink(VERIFIED_MARK, dir_fd=directory)
         except OSError as error:
             if why_unread(error) != "missing":
@@ -53,6 +55,12 @@ def _may_be_marked(base: bytes, run: bytes, standing: Standing) -> bool:
         return standing.verdict == GOOD
     try:
         with opened_inside(base, run) as directory:
-            return load_mark(path_of(directory), VERIFIED_MARK).get("rollup") == standing.rollup
+            mark = load_mark(path_of(directory), VERIFIED_MARK)
     except OSError:  # not there; or a server does not say just now
         return True
+    return mark.get("rollup") == standing.rollup
+
+
+def _is_retracted(mark: Optional[Dict[str, str]]) -> bool:
+    """Whether a sequencer overwrote a mark of ours, so that it vouches for nothing."""
+    return mark is not None and "retracted" in mark and "rollup" not in mark

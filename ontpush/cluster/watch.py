@@ -93,7 +93,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     asked = wanted(watch.memory.directory)
     contested = contests(fleet, watch.memory, watch.limits.silent)
     for instrument in _in_turn(fleet) if slurm else fleet:
-        now = _Now(asked, contested.get(instrument.base, {}), len(fleet))
+        now = _Now(asked, _contested(watch, instrument, contested), len(fleet))
         try:
             with allowance(sys.maxsize, limits.INSTRUMENT_SECONDS):
                 view, found = _look_at(watch, instrument, sight, now)
@@ -128,6 +128,16 @@ def _in_turn(fleet: List[Instrument]) -> List[Instrument]:
     """Each look begins with another: a free place of Slurm's is not always the same one's."""
     first = int(time.monotonic() * 1000) % len(fleet) if fleet else 0
     return fleet[first:] + fleet[:first]
+
+
+def _contested(
+    watch: Watch, instrument: Instrument, contested: Dict[bytes, Contested]
+) -> Contested:
+    """What an instrument sends that another one does too."""
+    found = contested.get(instrument.base, {})
+    if instrument.base != watch.root:
+        return found
+    return {run: names for run, names in found.items() if instrument.name in names}
 
 
 def _of_failed_look(
