@@ -318,8 +318,8 @@ def test_a_file_that_a_directory_does_not_list_for_a_moment_is_passing(
     (program.modules / "sitecustomize.py").write_text(
         "import ontpush.facts.directories as directories\n"
         "_names_in = directories.names_in\n"
-        "def _some(directory):\n"
-        "    names, below = _names_in(directory)\n"
+        "def _some(directory, *more):\n"
+        "    names, below = _names_in(directory, *more)\n"
         "    return [name for name in names if not name.endswith(b'.pod5')], below\n"
         "directories.names_in = _some\n"
     )
@@ -348,10 +348,10 @@ def test_a_directory_that_cannot_be_read_is_told_as_what_it_is(
         "import errno, os\n"
         "import ontpush.facts.directories as directories\n"
         "_names_in = directories.names_in\n"
-        "def _refuse(directory):\n"
+        "def _refuse(directory, *more):\n"
         "    if directory.endswith(b'pod5_pass/'):\n"
         f"        raise OSError(errno.{error}, 'told', directory)\n"
-        "    return _names_in(directory)\n"
+        "    return _names_in(directory, *more)\n"
         "directories.names_in = _refuse\n"
     )
     ran = program.run("verify", "--json", sent)
