@@ -39,7 +39,8 @@ class MailServer:
 
     `answers` are lines to say instead of `250 ok`, by a part of the command, or of the letter.
     `slow` are seconds before the answer to a letter. `taken` are the reader and the subject of each
-    letter that was taken, `letters` what came over the wire, `asked` how many there were.
+    letter that was taken, `letters` what came over the wire, `asked` how many there were,
+    `said` the verb of each command.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class MailServer:
         self.slow = 0.0
         self.taken: list[tuple[str, str]] = []
         self.letters: list[bytes] = []
+        self.said: list[str] = []
         self.asked = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -86,6 +88,7 @@ class MailServer:
             for line in iter(file.readline, b""):
                 verb, _, rest = line.decode().strip().partition(" ")
                 command = f"{verb.upper()} {rest}".strip()
+                self.said.append(verb.upper())
                 answer = self._answer(command)
                 if command.startswith("RCPT") and answer.startswith("250"):
                     reader = command.partition("<")[2].partition(">")[0]
@@ -693,6 +696,35 @@ def test_one_whose_words_no_server_takes_keeps_no_other_from_being_told(
     complained(monitor, answer, "b (evil)" if answer.startswith("5") else "")
     assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
     assert monitor.run("monitor").is_silent
+
+
+@pytest.mark.parametrize(("command", "code"), [("RCPT", 451), ("stalled", 451), ("RCPT", 550)])
+def test_a_server_that_takes_nothing_now_is_not_asked_for_each_instrument(
+    monitor: Program, root: Path, server: MailServer, command: str, code: int
+) -> None:
+    server.answers[command] = f"{code} greylisted, come again"
+    names = [f"mk1c-{number}" for number in range(40)]
+    stalled(root, *names)
+    complained(monitor, "greylisted", "tried again")
+    assert server.said.count("MAIL") <= 3
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == ["stalled: 40 messages"]
+
+
+@pytest.mark.newest
+def test_two_whose_words_a_server_puts_off_hold_the_others_up_for_one_tick(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["EICAR"] = "451 later"
+    failed(root, "a-evil", "EICAR")
+    failed(root, "b-evil", "EICAR")
+    names = ["one", "two", "three", "four", "five", "six"]
+    for name in names:
+        failed(root, name)
+    complained(monitor, "451 later", "tried again")
+    assert monitor.run("monitor").is_silent
+    assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
 
 
 def test_the_outbox_stays_small_whatever_texts_an_instrument_sends(
