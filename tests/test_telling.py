@@ -1041,6 +1041,59 @@ def test_what_an_older_version_has_told_is_not_told_again_after_an_upgrade(
     assert mailbox.subjects() == []
 
 
+def test_of_what_an_older_version_has_told_one_by_one_nothing_ends_at_an_upgrade(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    runs = [{"run": f"a/r{number}", "state": "stalled"} for number in range(700)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: 501 messages (one)"]
+    outbox = json.loads((monitor.state / "outbox.json").read_text())
+    told = next(each for each in outbox["notices"] if each["run"])
+    outbox["notices"] = [dict(told, run=run["run"]) for run in runs]
+    (monitor.state / "outbox.json").write_text(json.dumps(outbox))
+    ticked(monitor)
+    beat(root / "one", *runs[1:])
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was stalled: r0 (one)"]
+    beat(root / "one")
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was stalled: 501 messages (one)"]
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+@pytest.mark.newest
+def test_that_no_more_runs_are_alike_than_are_told_one_by_one_is_no_end(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    runs = [{"run": f"a/r{number:03d}", "state": "stalled"} for number in range(501)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: 501 messages (one)"]
+    beat(root / "one", *runs[1:])
+    ticked(monitor)
+    subjects = ["back to normal, was stalled: r000 (one)", "stalled: r500 (one)"]
+    assert mailbox.subjects() == subjects
+    beat(root / "one", errors=["it is broken"])
+    ticked(monitor)
+    subjects = ["back to normal, was stalled: 500 messages (one)", "failed: one"]
+    assert mailbox.subjects() == subjects
+
+
+@pytest.mark.newest
+def test_trouble_of_a_whole_instrument_ends_aloud_while_runs_of_it_still_fail(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    run = {"run": "a/b", "state": "failed", "error": "e"}
+    beat(root / "one", run, errors=["it is broken"])
+    ticked(monitor)
+    beat(root / "one", run)
+    ticked(monitor)
+    subjects = ["back to normal, was failed: one", "failed: b (one)", "failed: one"]
+    assert mailbox.subjects() == subjects
+
+
 @pytest.mark.parametrize(("first", "second"), OTHER)
 def test_a_failure_of_another_file_or_kind_is_told_as_changed(
     monitor: Program, root: Path, mailbox: Mailbox, first: str, second: str
