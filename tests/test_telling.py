@@ -177,6 +177,9 @@ NOT_FOR_GOOD = [
 
 # Time for all letters passes quickly.
 A_MINUTE_A_SECOND = "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
+# What the Apprise library waits before each piece for this service, in seconds; here much less.
+ROCKET_WAITS = 5.5
+NO_WAITS = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(seconds / 1000)\n"
 
 
 def complained(monitor: Program, *words: str) -> Ran:
@@ -518,6 +521,25 @@ def test_a_text_that_is_longer_than_a_service_takes_comes_in_pieces(
     assert "'ontpush status' on the cluster shows the rest" in text
     ticked(monitor)
     assert len(chat.taken) == 2
+
+
+@pytest.mark.parametrize("channels", ["%23lab", "%23lab/%23admin/%23all"])
+def test_a_long_text_to_a_service_that_takes_little_and_seldom_is_told_once(
+    monitor: Program, root: Path, chat: type[Chat], channels: str
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(NO_WAITS)
+    port = monitor.settings["notify"][0]["url"].rpartition(":")[2].strip("/")
+    monitor.settings["notify"] = [{"url": f"rocket://a1/b2@127.0.0.1:{port}/{channels}"}]
+    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 500} for n in range(55)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert "failed: 55 messages" in chat.taken[0]["text"]
+    assert "'ontpush status' on the cluster shows the rest" in chat.taken[-1]["text"]
+    count = len(chat.taken)
+    # The monitor waits two minutes for a letter in hand.
+    assert count * ROCKET_WAITS < 120
+    ticked(monitor)
+    assert len(chat.taken) == count
 
 
 @pytest.mark.parametrize("code", [400, 413])
