@@ -246,6 +246,27 @@ def large_summaries(evil: Path) -> str:
     return "could not be brought over"
 
 
+def summaries_of_lines(evil: Path) -> str:
+    return failed_with_summaries(evil, b"\n" * limits.LARGEST_SUMMARY)
+
+
+def summaries_of_bad_values(evil: Path) -> str:
+    line = b"sample_id=" + b"\xff" * 310 + b"\n"
+    return failed_with_summaries(evil, line * (limits.LARGEST_SUMMARY // len(line)))
+
+
+def failed_with_summaries(evil: Path, summary: bytes) -> str:
+    """As many failed runs as are told one by one, with as many summaries as are read."""
+    runs = [f"r{number}" for number in range(limits.MOST_TOLD)]
+    (evil / "summary").write_bytes(summary)
+    for run in runs:
+        (evil / run).mkdir()
+        for number in range(limits.MOST_SUMMARIES):
+            os.link(evil / "summary", evil / run / f"final_summary_{number}.txt")
+    beat(evil, *({"run": run, "state": "failed", "error": "x"} for run in runs))
+    return "could not be brought over"
+
+
 def many_missing(evil: Path) -> str:
     lines = (f"{EMPTY}  pod5/{'x' * 200}{number}\n" for number in range(300_000))
     run = make_run(evil, "run", "".join(lines))
@@ -363,6 +384,8 @@ ATTACKS = (
     Attack(many_entries, ("MOST_ENTRIES",)),
     Attack(many_summaries, ("MOST_SUMMARIES",)),
     Attack(large_summaries, ("LARGEST_SUMMARY",)),
+    Attack(summaries_of_lines, ("MOST_SUMMARY_LINES",)),
+    Attack(summaries_of_bad_values, ()),
     Attack(many_missing, ("MOST_NAMED",)),
     Attack(long_row, ("LONGEST_ROW",)),
     Attack(many_rows_in_one, ()),

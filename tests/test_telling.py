@@ -39,7 +39,8 @@ class MailServer:
 
     `answers` are lines to say instead of `250 ok`, by a part of the command, or of the letter.
     `slow` are seconds before the answer to a letter. `taken` are the reader and the subject of each
-    letter that was taken, `letters` what came over the wire, `asked` how many there were.
+    letter that was taken, `letters` what came over the wire, `asked` how many there were,
+    `said` the verb of each command.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class MailServer:
         self.slow = 0.0
         self.taken: list[tuple[str, str]] = []
         self.letters: list[bytes] = []
+        self.said: list[str] = []
         self.asked = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -86,6 +88,7 @@ class MailServer:
             for line in iter(file.readline, b""):
                 verb, _, rest = line.decode().strip().partition(" ")
                 command = f"{verb.upper()} {rest}".strip()
+                self.said.append(verb.upper())
                 answer = self._answer(command)
                 if command.startswith("RCPT") and answer.startswith("250"):
                     reader = command.partition("<")[2].partition(">")[0]
@@ -135,7 +138,11 @@ def failed(root: Path, instrument: str, error: str = "it is broken") -> None:
 FOR_GOOD = [
     ("RCPT", "550 no such user"),
     ("RCPT", "550 5.1.1 no such user"),
-    ("RCPT", "553 that is no name of a mailbox"),
+    ("RCPT", "550 Unknown user"),
+    ("RCPT", "550 Unrouteable address"),
+    ("RCPT", "551 user <lab@example.org> not found"),
+    ("RCPT", "553 sorry, no mailbox here by that name"),
+    ("MAIL", "552 message too big"),
     ("MAIL", "552 5.3.4 message too big"),
     ("stalled", "552 5.3.4 message too big"),
     ("stalled", "554 5.6.0 I do not like its content"),
@@ -148,6 +155,13 @@ NOT_FOR_GOOD = [
     ("MAIL", "550 5.7.1 you are listed"),
     ("MAIL", "554 5.7.1 relay access denied"),
     ("MAIL", "421 too many connections"),
+    ("MAIL", "550 5.1.1 no such user"),
+    ("MAIL", "553 5.6.7 that address needs SMTPUTF8"),
+    ("RCPT", "550 relay not permitted"),
+    ("RCPT", "550 Sender verify failed"),
+    ("RCPT", "550 Verification failed for <me@x.org>: Unrouteable address"),
+    ("RCPT", "550 Administrative prohibition"),
+    ("RCPT", "553 you are not in my list"),
     ("RCPT", "554 5.7.1 relay access denied"),
     ("RCPT", "554 relay access denied"),
     ("RCPT", "553 sorry, not in my list of hosts (#5.7.1)"),
@@ -163,6 +177,9 @@ NOT_FOR_GOOD = [
 
 # Time for all letters passes quickly.
 A_MINUTE_A_SECOND = "import time\n_real = time.monotonic\ntime.monotonic = lambda: _real() * 60\n"
+# What the Apprise library waits before each piece for this service, in seconds; here much less.
+ROCKET_WAITS = 5.5
+NO_WAITS = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(seconds / 1000)\n"
 
 
 def complained(monitor: Program, *words: str) -> Ran:
@@ -506,6 +523,25 @@ def test_a_text_that_is_longer_than_a_service_takes_comes_in_pieces(
     assert len(chat.taken) == 2
 
 
+@pytest.mark.parametrize("channels", ["%23lab", "%23lab/%23admin/%23all"])
+def test_a_long_text_to_a_service_that_takes_little_and_seldom_is_told_once(
+    monitor: Program, root: Path, chat: type[Chat], channels: str
+) -> None:
+    (monitor.modules / "sitecustomize.py").write_text(NO_WAITS)
+    port = monitor.settings["notify"][0]["url"].rpartition(":")[2].strip("/")
+    monitor.settings["notify"] = [{"url": f"rocket://a1/b2@127.0.0.1:{port}/{channels}"}]
+    runs = [{"run": f"a/r{n}", "state": "failed", "error": "\1" * 500} for n in range(55)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert "failed: 55 messages" in chat.taken[0]["text"]
+    assert "'ontpush status' on the cluster shows the rest" in chat.taken[-1]["text"]
+    count = len(chat.taken)
+    # The monitor waits two minutes for a letter in hand.
+    assert count * ROCKET_WAITS < 120
+    ticked(monitor)
+    assert len(chat.taken) == count
+
+
 @pytest.mark.parametrize("code", [400, 413])
 def test_what_a_service_refuses_for_good_is_given_up_aloud(
     monitor: Program, root: Path, chat: type[Chat], code: int
@@ -682,6 +718,35 @@ def test_one_whose_words_no_server_takes_keeps_no_other_from_being_told(
     complained(monitor, answer, "b (evil)" if answer.startswith("5") else "")
     assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
     assert monitor.run("monitor").is_silent
+
+
+@pytest.mark.parametrize(("command", "code"), [("RCPT", 451), ("stalled", 451), ("RCPT", 550)])
+def test_a_server_that_takes_nothing_now_is_not_asked_for_each_instrument(
+    monitor: Program, root: Path, server: MailServer, command: str, code: int
+) -> None:
+    server.answers[command] = f"{code} greylisted, come again"
+    names = [f"mk1c-{number}" for number in range(40)]
+    stalled(root, *names)
+    complained(monitor, "greylisted", "tried again")
+    assert server.said.count("MAIL") <= 3
+    server.answers.clear()
+    ticked(monitor)
+    assert server.subjects() == ["stalled: 40 messages"]
+
+
+@pytest.mark.newest
+def test_two_whose_words_a_server_puts_off_hold_the_others_up_for_one_tick(
+    monitor: Program, root: Path, server: MailServer
+) -> None:
+    server.answers["EICAR"] = "451 later"
+    failed(root, "a-evil", "EICAR")
+    failed(root, "b-evil", "EICAR")
+    names = ["one", "two", "three", "four", "five", "six"]
+    for name in names:
+        failed(root, name)
+    complained(monitor, "451 later", "tried again")
+    assert monitor.run("monitor").is_silent
+    assert server.subjects() == sorted(f"failed: b ({name})" for name in names)
 
 
 def test_the_outbox_stays_small_whatever_texts_an_instrument_sends(
@@ -996,6 +1061,59 @@ def test_what_an_older_version_has_told_is_not_told_again_after_an_upgrade(
     (monitor.state / "outbox.json").write_text(json.dumps(outbox))
     ticked(monitor)
     assert mailbox.subjects() == []
+
+
+def test_of_what_an_older_version_has_told_one_by_one_nothing_ends_at_an_upgrade(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    runs = [{"run": f"a/r{number}", "state": "stalled"} for number in range(700)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: 501 messages (one)"]
+    outbox = json.loads((monitor.state / "outbox.json").read_text())
+    told = next(each for each in outbox["notices"] if each["run"])
+    outbox["notices"] = [dict(told, run=run["run"]) for run in runs]
+    (monitor.state / "outbox.json").write_text(json.dumps(outbox))
+    ticked(monitor)
+    beat(root / "one", *runs[1:])
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was stalled: r0 (one)"]
+    beat(root / "one")
+    ticked(monitor)
+    assert mailbox.subjects() == ["back to normal, was stalled: 501 messages (one)"]
+    ticked(monitor)
+    assert mailbox.subjects() == []
+
+
+@pytest.mark.newest
+def test_that_no_more_runs_are_alike_than_are_told_one_by_one_is_no_end(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    runs = [{"run": f"a/r{number:03d}", "state": "stalled"} for number in range(501)]
+    beat(root / "one", *runs)
+    ticked(monitor)
+    assert mailbox.subjects() == ["stalled: 501 messages (one)"]
+    beat(root / "one", *runs[1:])
+    ticked(monitor)
+    subjects = ["back to normal, was stalled: r000 (one)", "stalled: r500 (one)"]
+    assert mailbox.subjects() == subjects
+    beat(root / "one", errors=["it is broken"])
+    ticked(monitor)
+    subjects = ["back to normal, was stalled: 500 messages (one)", "failed: one"]
+    assert mailbox.subjects() == subjects
+
+
+@pytest.mark.newest
+def test_trouble_of_a_whole_instrument_ends_aloud_while_runs_of_it_still_fail(
+    monitor: Program, root: Path, mailbox: Mailbox
+) -> None:
+    run = {"run": "a/b", "state": "failed", "error": "e"}
+    beat(root / "one", run, errors=["it is broken"])
+    ticked(monitor)
+    beat(root / "one", run)
+    ticked(monitor)
+    subjects = ["back to normal, was failed: one", "failed: b (one)", "failed: one"]
+    assert mailbox.subjects() == subjects
 
 
 @pytest.mark.parametrize(("first", "second"), OTHER)

@@ -16,6 +16,10 @@ _DOMAIN = re.compile(r"(?<=\S)[.\u3002\uff0e\uff61](?=[^\W\d_])")
 _ONE_DOT_LEADER = "\u2024"
 # One between letters or figures is nothing but itself.
 _EMPHASIS = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
+# Apprise waits between the pieces of a text, and we for a letter in hand for two minutes. Escapes
+# and the ends of lines may make four of what would be one piece.
+_FOR_PIECES = 30.0  # seconds
+_FOR_A_PIECE = 1.0  # seconds, where Apprise itself waits for less
 _CUT = "\n[...] `ontpush status` on the cluster shows the rest."
 # So Apprise writes into its log what a service answered.
 _ANSWER = re.compile(r"\berror=(\d{3})\b")
@@ -41,7 +45,8 @@ def send_by_apprise(url: str, letter: Letter) -> None:
         raise NotTold(can_send(url))
     for service in sender:
         service.overflow_mode = library.OverflowMode.SPLIT
-    title, text = f"[ontpush] {_plain(letter.subject)}", _plain(_cut(letter.text))
+    longest = min(_longest(service) for service in sender)
+    title, text = f"[ontpush] {_plain(letter.subject)}", _plain(_cut(letter.text, longest))
     result = sender.notify(title=title, body=text, body_format=library.NotifyFormat.TEXT)
     if not result:
         kind = Refused if _answer(result) in _FOR_GOOD else NotTold
@@ -60,9 +65,17 @@ def _answer(result: Any) -> str:
     return codes[-1] if codes else ""
 
 
-def _cut(text: str) -> str:
+def _longest(service: Any) -> int:
+    """The characters that a service takes in time, each piece once for every target of its URL."""
+    targets = len(service) if hasattr(service, "__len__") else 1  # an older one tells of none
+    seconds = max(service.request_rate_per_sec, _FOR_A_PIECE) * max(1, targets)
+    pieces = max(1, int(_FOR_PIECES / seconds))
+    return min(limits.LONGEST_CHAT, pieces * int(service.body_maxlen))
+
+
+def _cut(text: str, longest: int) -> str:
     """A chat is buried by a text that is split into hundreds."""
-    return text if len(text) <= limits.LONGEST_CHAT else text[: limits.LONGEST_CHAT] + _CUT
+    return text if len(text) <= longest else text[:longest] + _CUT
 
 
 def _plain(text: str) -> str:

@@ -33,12 +33,22 @@ _PORTS = {"smtp": 25, "smtps": 465}
 # good: no such address, too large, content. All others are about the server, its rules, or us.
 _STATUS = re.compile(r"(?:\A|#)([245]\.\d{1,3}\.\d{1,3})\b")
 _STATUS_FOR_GOOD = re.compile(r"5\.(?:1\.(?:1|2|3|6|10)|2\.3|3\.4|6\.\d+)\Z")
-# Of the codes without one (RFC 5321) those that are so where they are given.
+_TOO_LARGE = re.compile(r"5\.(?:2\.3|3\.4)\Z")
+# Of the codes without one (RFC 5321) those that are so where they are given; for the reader only
+# where the text speaks of no such mailbox: many servers say the same of relaying and of senders.
 _CODES_FOR_GOOD: Dict[Type[Exception], FrozenSet[int]] = {
     smtplib.SMTPSenderRefused: frozenset([552]),
     smtplib.SMTPRecipientsRefused: frozenset([550, 551, 553]),
     smtplib.SMTPDataError: frozenset([550, 552, 554]),
 }
+_NO_SUCH_READER = re.compile(
+    r"\A(?!.*(?:sender|relay|verif)).*(?:"
+    r"\b(?:no such|unknown|invalid) (?:user|mailbox|recipient|account)\b"
+    r"|\b(?:user|mailbox|recipient|account)(?: \S+@\S+)? (?:is )?"
+    r"(?:unknown|not found|does not exist)\b"
+    r"|\bno mailbox\b|\bunrouteable address\b)",
+    re.IGNORECASE,
+)
 
 
 class NotTold(Exception):
@@ -245,7 +255,11 @@ def _is_for_good(error: Exception) -> bool:
     code, text = _answer(error)
     status = _STATUS.search(text)
     if status:
-        return 500 <= code < 600 and bool(_STATUS_FOR_GOOD.match(status.group(1)))
+        of_sender = isinstance(error, smtplib.SMTPSenderRefused)
+        for_good = _TOO_LARGE if of_sender else _STATUS_FOR_GOOD
+        return 500 <= code < 600 and bool(for_good.match(status.group(1)))
+    if isinstance(error, smtplib.SMTPRecipientsRefused) and not _NO_SUCH_READER.match(text):
+        return False
     return code in _CODES_FOR_GOOD.get(type(error), ())
 
 

@@ -1,5 +1,6 @@
 """What is told to people: one message for each thing that happened, with the run's facts."""
 
+import contextlib
 import os
 from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -21,7 +22,8 @@ _FROM_SUMMARY = (
     ("device", "instrument"),
     ("protocol", "protocol"),
 )
-_TOLD_OF_SUMMARY = frozenset(key for _, key in _FROM_SUMMARY)
+_TOLD_OF_SUMMARY = frozenset(key.encode() for _, key in _FROM_SUMMARY)
+_LONGEST_VALUE = 200  # characters
 _LONGEST_NAME = 60  # characters
 _LONGEST_SUBJECT = 200
 TITLES = {
@@ -204,20 +206,23 @@ def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
 
 def final_summary(base: bytes, run: bytes) -> Dict[str, str]:
     """What a run's final summaries say that is told; the last one's word where several have it."""
-    found: Dict[str, str] = {}
-    try:
-        with opened_inside(base, run) as directory:
-            with os.scandir(path_of(directory)) as entries:
-                names = [each.name for each in islice(entries, limits.MOST_ENTRIES)]
-            for name in sorted(filter(is_final_summary, names))[-limits.MOST_SUMMARIES :]:
-                with open_regular(path_of(directory) + b"/" + name) as file:
-                    found.update(_pairs(file.read(limits.LARGEST_SUMMARY)))
-    except OSError:
-        return found
-    return found
+    found: Dict[bytes, bytes] = {}
+    # What is gone, or cannot be read, is told without.
+    with contextlib.suppress(OSError), opened_inside(base, run) as directory:
+        with os.scandir(path_of(directory)) as entries:
+            names = [each.name for each in islice(entries, limits.MOST_ENTRIES)]
+        for name in sorted(filter(is_final_summary, names))[-limits.MOST_SUMMARIES :]:
+            with open_regular(path_of(directory) + b"/" + name) as file:
+                found.update(_pairs(file.read(limits.LARGEST_SUMMARY)))
+    # A character has four bytes at most.
+    return {
+        key.decode(): shown(value[: 4 * _LONGEST_VALUE])[:_LONGEST_VALUE]
+        for key, value in found.items()
+    }
 
 
-def _pairs(text: bytes) -> List[Tuple[str, str]]:
-    pairs = [line.partition(b"=") for line in text.splitlines()]
-    told = [(shown(key.strip()), shown(value.strip())[:200]) for key, _, value in pairs]
-    return [(key, value) for key, value in told if key in _TOLD_OF_SUMMARY]
+def _pairs(text: bytes) -> Iterator[Tuple[bytes, bytes]]:
+    for line in text.split(b"\n", limits.MOST_SUMMARY_LINES)[: limits.MOST_SUMMARY_LINES]:
+        key, _, value = line.partition(b"=")
+        if key.strip() in _TOLD_OF_SUMMARY:
+            yield key.strip(), value.strip()

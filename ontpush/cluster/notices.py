@@ -75,6 +75,7 @@ def news(
     messages: List[Message] = []
     notices: List[Notice] = []
     tellable = [each for each in _once(conditions) if not each.lingers or each.key in known]
+    alike = {each.key[:2] for each in tellable if each.run}
     for each in _once(_not_too_many(tellable, known)):
         view = views.get(each.instrument)
         notice = known.pop(each.key, None)
@@ -87,7 +88,7 @@ def news(
     for notice in known.values():
         if notice.instrument in unsure:
             notices.append(notice)
-        elif not _needs_no_word(notice, views):
+        elif not _needs_no_word(notice, views, alike):
             messages.append(of_end(*notice[:4], views.get(notice.instrument)))
     return News(messages, notices)
 
@@ -104,8 +105,10 @@ def _not_too_many(
             yield each
     for (kind, instrument), found in alike.items():
         found.sort(key=lambda each: each.key not in known)
-        yield from found[: limits.MOST_TOLD]
-        more = len(found) - limits.MOST_TOLD
+        # What was told is none of the rest: an older version told more of them one by one.
+        most = max(limits.MOST_TOLD, sum(each.key in known for each in found))
+        yield from found[:most]
+        more = len(found) - most
         if more > 0:
             yield of_more(kind, instrument, more)
 
@@ -132,11 +135,15 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
     """How a condition that was told is told again; None where it is not."""
     if notice is None:
         return ""
-    # An older version wrote down the text itself.
-    if notice.same not in (_digest(condition.same), condition.same):
+    if not _told_the_same(notice, condition):
         return "changed:"
     # A time in the future is that of a clock that was wrong.
     return None if 0 <= time.time() - notice.told_at < remind else "still"
+
+
+def _told_the_same(notice: Notice, condition: Condition) -> bool:
+    """Whether there is nothing new to tell; an older version wrote down the text itself."""
+    return notice.same in (_digest(condition.same), condition.same)
 
 
 def _digest(text: str) -> str:
@@ -144,12 +151,20 @@ def _digest(text: str) -> str:
     return digest
 
 
-def _needs_no_word(notice: Notice, views: Mapping[str, View]) -> bool:
-    """An instrument that was taken away is not back; a run that was mended is told as verified."""
+def _needs_no_word(
+    notice: Notice, views: Mapping[str, View], alike: Container[Tuple[str, str]]
+) -> bool:
+    """An instrument that was taken away is not back; a run that was mended is told as verified.
+
+    That it is so with fewer runs than were told as one is no end: `alike` are the kinds, by
+    instrument, of which there are runs.
+    """
     if not notice.instrument:
         return False
     if notice.instrument not in views:
         return True
+    if _told_the_same(notice, of_more(notice.kind, notice.instrument, 1)):
+        return notice.key[:2] in alike
     if notice.kind != words.VERIFICATION_FAILED:
         return False
     standing = views[notice.instrument].remembered.runs.get(notice.run)

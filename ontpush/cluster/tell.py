@@ -6,7 +6,6 @@ when their time is over; the one in hand is waited for, since it may arrive what
 
 import threading
 import time
-from collections import deque
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ontpush.cluster.apprise import can_send, send_by_apprise
@@ -28,6 +27,7 @@ from ontpush.facts.words import KINDS
 
 _PATIENCE = 60.0  # seconds in which all notifiers together may begin letters
 _IN_HAND = 120.0  # more for the letters in hand
+_TOO_LATE = "not everything could be told in time"
 
 
 class Notifier(NamedTuple):
@@ -133,33 +133,49 @@ class _Worker:
         self.ended = threading.Event()
 
     def work(self, until: float) -> None:
-        """Send letter after letter; one that does not go keeps none behind it from going.
+        """Send letter after letter; one that does not go keeps none behind it from going."""
+        faults = (str(each.fault) for each in self._tries if not each.is_last)
+        self._trouble = self._stopped(until) or next(faults, "")
+        self.ended.set()
 
-        Nor do words of one instrument that nobody takes keep back what is told of another: where a
-        letter tells of several, each has its own, the first of them whatever time it is.
-        """
-        due = deque(letters(self._messages))
-        is_share = False
-        while due:
-            letter, messages = due.popleft()
-            if time.monotonic() > until and not is_share:
-                self._trouble = "not everything could be told in time"
-                break
+    def _stopped(self, until: float) -> str:
+        """Send all letters: what stopped it before the last; empty where nothing did."""
+        for letter, messages in letters(self._messages):
+            if time.monotonic() > until:
+                return _TOO_LATE
             fault = _fault_of(self._notifier, letter)
             if isinstance(fault, OutOfService):
-                self._trouble = str(fault)
-                break
+                return str(fault)
             shares = by_instrument(messages)
-            is_share = bool(fault) and len(shares) > 1
-            if is_share:
-                own = [each for share in shares for each in letters(share)]
-                due.extendleft(reversed(own))
-            else:
+            if fault is None or len(shares) == 1:
                 self._tries.append(Try(letter, messages, fault))
-        else:
-            faults = [str(each.fault) for each in self._tries if not each.is_last]
-            self._trouble = faults[0] if faults else ""
-        self.ended.set()
+                continue
+            stopped = self._stopped_in(shares, until)
+            if stopped:
+                return stopped
+        return ""
+
+    def _stopped_in(self, shares: List[List[Message]], until: float) -> str:
+        """Send of a letter that did not go a letter for each instrument: what stopped it.
+
+        Words of one that nobody takes keep back nothing that is told of another; so the first goes
+        whatever time it is. Where those of two are put off, it is for no words: the rest waits, in
+        front of them.
+        """
+        put_off = set()
+        own = [each for share in shares for each in letters(share)]
+        for number, (letter, messages) in enumerate(own):
+            if number and time.monotonic() > until:
+                return _TOO_LATE
+            fault = _fault_of(self._notifier, letter)
+            if isinstance(fault, OutOfService):
+                return str(fault)
+            self._tries.append(Try(letter, messages, fault))
+            if not self._tries[-1].is_last:
+                put_off.add(messages[0].instrument)
+            if len(put_off) > 1:
+                break
+        return ""
 
     def outcome(self) -> Outcome:
         """What has come of it so far."""

@@ -52,6 +52,8 @@ MOST_STAGED = 32 << 30  # bytes
 MOST_SUMMARIES = 20
 # The part of a final summary that is read.
 LARGEST_SUMMARY = 64 << 10  # bytes
+# Lines of that which are looked through.
+MOST_SUMMARY_LINES = 200
 # A line of MinKNOW's output_hash_*.csv.
 LONGEST_ROW = 16 << 10  # characters
 # Entries of directories in one search of an instrument's tree, which does not look into runs.
