@@ -188,7 +188,7 @@ def _judged(
 ) -> Standing:
     """How a run stands whose done mark and roll-up, the `seen` ones, are those that were read."""
     now = int(time.time())
-    after = standing._replace(since=now, job="")
+    after = standing._replace(since=now, job="", seen=seen)
     if verdict.error:
         return after._replace(verdict=UNCHECKED, error=verdict.error)
     after = after._replace(
