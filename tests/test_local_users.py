@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program
+from tests.program import Program, is_done
 from tests.test_monitor import beat, ticked
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
@@ -203,6 +203,7 @@ def test_a_log_that_another_user_put_there_is_refused_by_name(
 ) -> None:
     ours = place / "ours"
     ours.write_text("kept")
+    place.chmod(0o1777)  # as /tmp
     if what == "link":
         here.log_file.symlink_to(ours)
     else:
@@ -212,6 +213,35 @@ def test_a_log_that_another_user_put_there_is_refused_by_name(
     assert str(here.log_file) in line
     assert "--log" in line
     assert (ours if what == "link" else here.log_file).read_text() == "kept"
+
+
+def test_a_log_that_logrotate_made_for_another_user_is_written_as_its_mode_says(
+    here: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    here.log_file.touch()
+    os.chown(here.log_file, NOBODY, NOBODY)
+    here.log_file.chmod(0o664)
+    run.write_all()
+    here.pushed(data, arrived)
+    assert here.told("MARK DONE")
+    found = here.log_file.stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (NOBODY, 0o664)
+
+
+def test_a_log_that_another_user_replaces_during_a_tick_ends_no_tick_and_is_told(
+    here: Program, run: SimulatedRun, data: Path, arrived: Path, place: Path
+) -> None:
+    ours = place / "ours"
+    ours.write_text("kept")
+    run.write_all()
+    here.wrap_rsync(before=f"ln -sfn {ours} {here.log_file}; chown -h nobody {here.log_file}")
+    ran = here.push(data, arrived)
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert str(here.log_file) in line
+    assert "another user's" in line
+    assert is_done(arrived / run.path.relative_to(data))
+    assert ours.read_text() == "kept"
 
 
 def test_status_by_another_user_says_which_user_to_be(

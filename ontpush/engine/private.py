@@ -58,16 +58,28 @@ def open_private(path: bytes, flags: int) -> int:
 def open_log(path: bytes, flags: int) -> int:
     """Open a log, made if need be: a link of this user's or of root's is followed. OSError.
 
-    BadConfiguration where another user may have put it there.
+    BadConfiguration where another user put it there: a file only in a directory as /tmp, for
+    logrotate may have made it for another one elsewhere.
     """
     if _is_link_of_another(path):
         raise _planted(path)
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    flags |= os.O_CLOEXEC
+    try:  # Linux may refuse to make what another user has, without a word of why
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, 0o640)
     found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_uid not in (os.geteuid(), _ROOT):
+    is_file_of_another = stat.S_ISREG(found.st_mode) and _is_another(found.st_uid)
+    if is_file_of_another and _all_may_put_files_beside(path):
         os.close(descriptor)
         raise _planted(path)
     return descriptor
+
+
+def _all_may_put_files_beside(path: bytes) -> bool:
+    """Whether any user may make a file there. A group that may is let in by root: /var/log."""
+    found = os.stat(os.path.dirname(os.path.realpath(path)))
+    return bool(found.st_mode & stat.S_IWOTH) or _is_another(found.st_uid)
 
 
 def owner_of(path: bytes) -> str:
@@ -88,7 +100,11 @@ def _user_name(number: int) -> str:
 def _is_link_of_another(path: bytes) -> bool:
     found = os.lstat(path) if os.path.lexists(path) else None
     is_link = found is not None and stat.S_ISLNK(found.st_mode)
-    return found is not None and is_link and found.st_uid not in (os.geteuid(), _ROOT)
+    return found is not None and is_link and _is_another(found.st_uid)
+
+
+def _is_another(user: int) -> bool:
+    return user not in (os.geteuid(), _ROOT)
 
 
 def _not_ours(path: bytes) -> BadConfiguration:
