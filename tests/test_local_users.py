@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -152,6 +153,38 @@ def test_a_state_directory_of_another_user_is_refused_by_name(
     ran = here.run("check", data, arrived)
     assert ran.code == 78
     assert "belongs to nobody: call as that user" in ran.err
+
+
+def test_a_state_directory_in_which_others_have_their_ways_is_not_closed_but_refused(
+    here: Program, data: Path, arrived: Path, place: Path
+) -> None:
+    here.settings["state_dir"] = str(place)
+    (place / "runs").mkdir()
+    line = refusal(here, data, arrived)
+    assert f"{place} holds runs" in line
+    assert "--state-dir" in line
+    assert can("ls", place / "runs")
+    assert not (place / "lock").exists()
+    place.chmod(0o700)
+    here.pushed(data, arrived)
+
+
+def test_a_state_directory_that_was_opened_to_others_is_closed_whatever_of_ours_is_in_it(
+    here: Program, monitored: Program, pushed: Path, data: Path, arrived: Path, root: Path
+) -> None:
+    monitored.settings["on_verified"] = ["echo printed"]
+    with (here.state / "work.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ticked(monitored)
+    monitored.run("retry", pushed)
+    monitored.settings["pull"] = [{"instrument": "one", "source": str(data)}]
+    monitored.run("pull")
+    del monitored.settings["pull"]
+    here.run("check", data, arrived)
+    for program, call in ((here, ("push", data, arrived)), (monitored, ("monitor",))):
+        program.state.chmod(0o755)
+        assert program.run(*call).code == 0
+        check_closed(program.state)
 
 
 def test_a_state_directory_that_another_user_made_a_link_is_refused_and_led_nowhere(

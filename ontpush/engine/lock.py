@@ -25,6 +25,8 @@ _TOLD = b".told"
 _STILL = b".still"
 _LONGEST_NOTE = 200
 _DAY = 86400
+# The directories in a state directory, and that of a disk of its own.
+_OWN = (b"check", b"checks", b"hooks", b"instruments", b"lost+found", b"outbox", b"pull", b"wanted")
 # The locks that this process holds.
 _ours: List[int] = []
 
@@ -167,7 +169,7 @@ def close_state(state_dir: bytes) -> None:
     Another user could hold a lock in it, and no tick would do anything any more.
     """
     try:
-        close_directory(state_dir, f"the state directory {shown(state_dir)}", _ANOTHER)
+        close_directory(state_dir, f"the state directory {shown(state_dir)}", _OWN, _ANOTHER)
     except OSError as error:
         raise _unusable(state_dir, error) from error
 

@@ -3,8 +3,9 @@
 import os
 import pwd
 import stat
+from typing import Collection
 
-from ontpush.facts.directories import make_directory
+from ontpush.facts.directories import make_directory, names_in
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration
 
@@ -12,10 +13,11 @@ _OF_OTHERS = 0o077
 _ROOT = 0
 
 
-def close_directory(path: bytes, place: str, advice: str) -> None:
+def close_directory(path: bytes, place: str, own: Collection[bytes], advice: str) -> None:
     """Make a directory that only this user may enter, or close one that others may. OSError.
 
-    BadConfiguration where it is another user's, or a link that another user made.
+    BadConfiguration where it is another user's, or a link that another user made, or where others
+    would be shut out of a directory in it that is not one of its `own`.
     """
     make_private(path)
     if _is_link_of_another(path):
@@ -25,6 +27,12 @@ def close_directory(path: bytes, place: str, advice: str) -> None:
         owner = _user_name(found.st_uid)
         raise BadConfiguration(f"{place} belongs to {owner}: call as that user, or {advice}")
     if found.st_mode & _OF_OTHERS:
+        for name in names_in(os.path.realpath(path))[1]:
+            if name not in own:
+                raise BadConfiguration(
+                    f"{place} holds {shown(name)}, and is to be closed to other users: {advice}, or"
+                    " close it by hand"
+                )
         os.chmod(path, stat.S_IMODE(found.st_mode) & ~_OF_OTHERS)
 
 
