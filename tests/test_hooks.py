@@ -8,16 +8,19 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ontpush.facts import limits
 from tests.lab.deep import deep_directory
 from tests.lab.mailbox import Mailbox, content
 from tests.lab.minknow import SimulatedRun
 from tests.lab.small_disk import SmallDisk
 from tests.program import Program, is_verified, turn_a_bit, wait_for
+from tests.test_bounds import COST, MOST_SECONDS
 from tests.test_monitor import beat, heartbeat, outputs, ticked
 from tests.test_verdicts import killed_at, kinds, mark_anew
 
@@ -531,3 +534,89 @@ def test_no_hook_is_started_again_where_the_state_is_lost_or_the_instrument_rena
     for _ in range(2):
         monitor.run("monitor")
     assert started.read_text() == "once\n"
+
+
+# Notes each roll-up that is read, but by verifications.
+READ = """\
+import sys
+import ontpush.cluster.arrivals as arrivals
+_read = arrivals.load_md5_of_rollup
+def _noted(run):
+    with open({note!r}, "a") as file:
+        file.write("read\\n")
+    return _read(run)
+arrivals.load_md5_of_rollup = _noted
+"""
+
+
+def reads(monitor: Program) -> int:
+    """How many roll-ups ticks of the monitor read since the last call."""
+    note = monitor.home / "reads"
+    if not note.exists():
+        return 0
+    count = len(note.read_text().splitlines())
+    note.unlink()
+    return count
+
+
+def test_a_roll_up_that_lies_as_it_was_verified_is_not_read_again_before_its_hooks_start(
+    monitor: Program, program: Program, root: Path, tmp_path: Path
+) -> None:
+    sent(program, tmp_path / "good", root / "good", 3)
+    monitor.settings["on_verified"] = ["echo started"]
+    verified_without_hooks(monitor)
+    spy = READ.format(note=str(monitor.home / "reads"))
+    (monitor.modules / "sitecustomize.py").write_text(spy)
+    ticked(monitor)
+    assert outputs(monitor) == ["started\n"] * 3
+    assert reads(monitor) == 0
+
+
+def test_roll_ups_that_change_after_their_verification_hold_no_hook_of_another_up(
+    monitor: Program, program: Program, root: Path, tmp_path: Path
+) -> None:
+    sent(program, tmp_path / "evil", root / "evil", 6)
+    sent(program, tmp_path / "good", root / "good", 2)
+    monitor.settings["on_verified"] = ["echo $ONTPUSH_INSTRUMENT"]
+    verified_without_hooks(monitor)
+    for path in root.glob("*/**/md5sum"):
+        if path.is_relative_to(root / "evil"):
+            path.write_text("other\n")
+        else:
+            path.chmod(0o640)  # as a person or a program of the cluster may do at any time
+    spy = READ.format(note=str(monitor.home / "reads"))
+    (monitor.modules / "sitecustomize.py").write_text(spy)
+    for _ in range(2):
+        ticked(monitor)
+        assert 0 < reads(monitor) <= 4  # one of each instrument in each pass
+    assert outputs(monitor) == ["good\n"] * 2
+
+
+def test_twenty_thousand_runs_whose_hooks_wait_for_tomorrow_cost_a_look_little(
+    monitor: Program, program: Program, root: Path, tmp_path: Path, mailbox: Mailbox
+) -> None:
+    sent(program, tmp_path / "evil", root / "evil", 1)
+    monitor.settings.update(on_verified=["echo started"], silent_minutes=10**6)
+    verified_without_hooks(monitor)
+    (remembered,) = monitor.state.glob("instruments/*.json")
+    facts = json.loads(remembered.read_text())
+    (standing,) = facts["runs"].values()
+    assert standing["follow"]
+    facts["runs"] = {f"r{number}": standing for number in range(limits.MOST_RUNS)}
+    remembered.write_text(json.dumps(facts))
+    said = heartbeat(root / "evil")
+    told = json.loads(said.read_text())
+    told["runs"] = [{**told["runs"][0], "run": name} for name in facts["runs"]]
+    said.write_text(json.dumps(told))
+    today = {"day": int(time.time()) // (24 * HOUR), "started": {"evil": limits.MOST_HOOKS}}
+    (monitor.state / "hooks-today.json").write_text(json.dumps(today))
+    (monitor.modules / "sitecustomize.py").write_text(COST)
+    ticked(monitor)
+    cost = sum(float(line.split()[1]) for line in (monitor.home / "cost").read_text().splitlines())
+    assert cost < MOST_SECONDS
+    (mail,) = [
+        text for text in (content(mail, "plain") for mail in mailbox.mails()) if "wait" in text
+    ]
+    assert "20,000 more wait for tomorrow" in mail
+    assert outputs(monitor) == []
+    assert all(each.get("follow") for each in json.loads(remembered.read_text())["runs"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.minknow import SimulatedRun
-from tests.program import Program
+from tests.program import Program, is_done
 from tests.test_monitor import beat, ticked
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
@@ -154,6 +155,38 @@ def test_a_state_directory_of_another_user_is_refused_by_name(
     assert "belongs to nobody: call as that user" in ran.err
 
 
+def test_a_state_directory_in_which_others_have_their_ways_is_not_closed_but_refused(
+    here: Program, data: Path, arrived: Path, place: Path
+) -> None:
+    here.settings["state_dir"] = str(place)
+    (place / "runs").mkdir()
+    line = refusal(here, data, arrived)
+    assert f"{place} holds runs" in line
+    assert "--state-dir" in line
+    assert can("ls", place / "runs")
+    assert not (place / "lock").exists()
+    place.chmod(0o700)
+    here.pushed(data, arrived)
+
+
+def test_a_state_directory_that_was_opened_to_others_is_closed_whatever_of_ours_is_in_it(
+    here: Program, monitored: Program, pushed: Path, data: Path, arrived: Path, root: Path
+) -> None:
+    monitored.settings["on_verified"] = ["echo printed"]
+    with (here.state / "work.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ticked(monitored)
+    monitored.run("retry", pushed)
+    monitored.settings["pull"] = [{"instrument": "one", "source": str(data)}]
+    monitored.run("pull")
+    del monitored.settings["pull"]
+    here.run("check", data, arrived)
+    for program, call in ((here, ("push", data, arrived)), (monitored, ("monitor",))):
+        program.state.chmod(0o755)
+        assert program.run(*call).code == 0
+        check_closed(program.state)
+
+
 def test_a_state_directory_that_another_user_made_a_link_is_refused_and_led_nowhere(
     here: Program, data: Path, arrived: Path, place: Path
 ) -> None:
@@ -203,6 +236,7 @@ def test_a_log_that_another_user_put_there_is_refused_by_name(
 ) -> None:
     ours = place / "ours"
     ours.write_text("kept")
+    place.chmod(0o1777)  # as /tmp
     if what == "link":
         here.log_file.symlink_to(ours)
     else:
@@ -212,6 +246,35 @@ def test_a_log_that_another_user_put_there_is_refused_by_name(
     assert str(here.log_file) in line
     assert "--log" in line
     assert (ours if what == "link" else here.log_file).read_text() == "kept"
+
+
+def test_a_log_that_logrotate_made_for_another_user_is_written_as_its_mode_says(
+    here: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    here.log_file.touch()
+    os.chown(here.log_file, NOBODY, NOBODY)
+    here.log_file.chmod(0o664)
+    run.write_all()
+    here.pushed(data, arrived)
+    assert here.told("MARK DONE")
+    found = here.log_file.stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (NOBODY, 0o664)
+
+
+def test_a_log_that_another_user_replaces_during_a_tick_ends_no_tick_and_is_told(
+    here: Program, run: SimulatedRun, data: Path, arrived: Path, place: Path
+) -> None:
+    ours = place / "ours"
+    ours.write_text("kept")
+    run.write_all()
+    here.wrap_rsync(before=f"ln -sfn {ours} {here.log_file}; chown -h nobody {here.log_file}")
+    ran = here.push(data, arrived)
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert str(here.log_file) in line
+    assert "another user's" in line
+    assert is_done(arrived / run.path.relative_to(data))
+    assert ours.read_text() == "kept"
 
 
 def test_status_by_another_user_says_which_user_to_be(

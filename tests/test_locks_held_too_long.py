@@ -22,14 +22,12 @@ HOUR = 3600
 
 
 @contextlib.contextmanager
-def held(lock: Path, hours: float) -> Iterator[int]:
-    """Another process holds this lock, on which nobody has worked for so long: its number."""
+def held(lock: Path) -> Iterator[int]:
+    """Another process holds this lock, with which nobody works: its number."""
     lock.parent.mkdir(exist_ok=True)
     lock.touch()
     holder = subprocess.Popen(["flock", lock, "cat"], stdin=subprocess.PIPE)
     wait_for(lambda: not _is_free(lock), "the lock is not taken")
-    then = time.time() - hours * HOUR
-    os.utime(lock, (then, then))
     try:
         yield holder.pid
     finally:
@@ -59,9 +57,11 @@ def test_a_lock_of_a_sequencer_that_is_held_too_long_is_told_with_who_holds_it_a
     run.write_all()
     call = ("push", data, arrived)
     lock = program.state / "lock"
-    with held(lock, hours=47):
-        assert "another tick holds" in told(program, *call)
-    with held(lock, hours=49) as holder:
+    with held(lock) as holder:
+        for hours in (0, 47):
+            program.put_clock_forward(hours * HOUR)
+            assert "another tick holds" in told(program, *call)
+        program.put_clock_forward(49 * HOUR)
         line = told(program, *call)
         since = time.strftime("%Y-%m-%dT%H:", time.gmtime(lock.stat().st_mtime))
         assert str(lock) in line
@@ -69,31 +69,49 @@ def test_a_lock_of_a_sequencer_that_is_held_too_long_is_told_with_who_holds_it_a
         assert since in line
         assert "end it" in line
         assert "another tick holds" in told(program, *call)  # once a day
-        program.put_clock_forward(25 * HOUR)
+        program.put_clock_forward(74 * HOUR)
         assert f"process {holder}" in told(program, *call)
     program.put_clock_forward(0)
     program.pushed(data, arrived)
-    with held(lock, hours=49) as holder:
+    with held(lock) as holder:
+        assert "another tick holds" in told(program, *call)
+        program.put_clock_forward(49 * HOUR)
         assert f"process {holder}" in told(program, *call)
+
+
+def test_a_lock_is_not_told_for_a_clock_that_was_put_forward_nor_for_an_old_time_alone(
+    program: Program, run: SimulatedRun, data: Path, arrived: Path
+) -> None:
+    run.write_all()
+    lock = program.state / "lock"
+    with held(lock):
+        assert "another tick holds" in told(program, "push", data, arrived)
+        program.put_clock_wrong(100 * HOUR)
+        assert "another tick holds" in told(program, "push", data, arrived)
+        # As a tick of an older version leaves it, which does not show its steps.
+        program.put_clock_wrong(0)
+        then = time.time() - 100 * HOUR
+        os.utime(lock, (then, then))
+        assert "another tick holds" in told(program, "push", data, arrived)
 
 
 def test_a_tick_that_gets_on_is_not_told_however_long_it_lasts(
     program: Program, run: SimulatedRun, data: Path, arrived: Path
 ) -> None:
     run.write_all()
-    then = time.time() - 100 * HOUR
-    lock = program.state / "lock"
-    aged = f"touch -d @{then:.0f} {lock}"
-    hold = program.home / "hold"
-    # As after days of transfers: the second one has just begun.
-    count = program.home / "count"
+    call = ("push", data, arrived)
+    hold, count = program.home / "hold", program.home / "count"
     program.wrap_rsync(
-        before=f"echo >>{count}; case $(wc -l <{count}) in 1) {aged};;"
-        f" 2) touch {hold}; while [ -e {hold} ]; do sleep .01; done;; esac"
+        before=f"echo >>{count}; case $(wc -l <{count}) in 1|2)"
+        f" touch {hold}; while [ -e {hold} ]; do sleep .01; done;; esac"
     )
     with program.pushing(data, arrived) as first:
+        wait_for(hold.exists, "no transfer begins")
+        assert "another tick holds" in told(program, *call)
+        hold.unlink()
         wait_for(hold.exists, "no second transfer begins")
-        assert "another tick holds" in told(program, "push", data, arrived)
+        program.put_clock_forward(49 * HOUR)
+        assert "another tick holds" in told(program, *call)
         hold.unlink()
         assert first.wait() == 0
 
@@ -103,7 +121,9 @@ def test_a_lock_of_a_pull_that_is_held_too_long_is_told(
 ) -> None:
     served = [{"instrument": name, "source": str(data)} for name in ("one", "two")]
     program.settings.update(root=str(root), pull=served)
-    with held(program.state / "pull-one.json.lock", hours=49) as holder:
+    with held(program.state / "pull-one.json.lock") as holder:
+        assert f"process {holder}" not in program.run("pull").err
+        program.put_clock_forward(49 * HOUR)
         ran = program.run("pull")
         assert ran.code == 75
         assert f"process {holder}" in ran.err
@@ -111,9 +131,11 @@ def test_a_lock_of_a_pull_that_is_held_too_long_is_told(
 
 
 def test_a_look_that_hangs_is_told(monitor: Program, pushed: Path) -> None:
-    with held(monitor.state / "monitor.lock", hours=5):
-        assert "another tick holds" in told(monitor, "monitor")
-    with held(monitor.state / "monitor.lock", hours=7) as holder:
+    with held(monitor.state / "monitor.lock") as holder:
+        for hours in (0, 5):
+            monitor.put_clock_forward(hours * HOUR)
+            assert "another tick holds" in told(monitor, "monitor")
+        monitor.put_clock_forward(7 * HOUR)
         assert f"process {holder}" in told(monitor, "monitor")
 
 
@@ -121,8 +143,10 @@ def test_a_look_that_hangs_is_told(monitor: Program, pushed: Path) -> None:
 def test_a_lock_of_the_monitor_that_is_held_too_long_is_told_on_standard_error_and_by_mail(
     monitor: Program, pushed: Path, mailbox: Mailbox, name: str
 ) -> None:
-    monitor.settings["on_verified"] = ["echo started"]
-    with held(monitor.state / name, hours=26) as holder:
+    monitor.settings.update(on_verified=["echo started"], silent_minutes=10**6)
+    with held(monitor.state / name) as holder:
+        monitor.run("monitor")
+        monitor.put_clock_forward(26 * HOUR)
         line = told(monitor, "monitor")
         assert f"process {holder}" in line
         assert name in line

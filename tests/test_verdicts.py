@@ -946,3 +946,37 @@ def test_what_a_server_does_not_give_just_now_takes_no_mark_from_a_verified_run(
     for _ in range(5):
         monitor.run("monitor")
     assert is_verified(pushed)
+
+
+# -- the name of a run in its mark --------------------------------------------------------------
+
+# As every version writes it: a mark outlives the one that made it, and that which shows names.
+NAMED = {
+    "Probe \u2764\ufe0f 1": "Probe \u2764\ufe0f 1",
+    "a\xadb\u200d\ue000c": "a\xadb\u200d\ue000c",
+    "two\nlines\u2028more": r"two\nlines\u2028more",
+}
+
+
+@pytest.mark.parametrize("sample", NAMED)
+def test_marks_name_a_run_as_older_versions_do(
+    monitor: Program, program: Program, data: Path, gridion: Path, sample: str
+) -> None:
+    run = SimulatedRun(data, sample=sample, files=1)
+    run.write_all()
+    program.pushed(data, gridion)
+    there = gridion / run.path.relative_to(data)
+    ticked(monitor)
+    assert is_verified(there)
+    for name in ("rsync.done", "rsync.verified"):
+        assert mark(there, name)["run"] == f"{run.group}/{NAMED[sample]}/{run.path.name}"
+
+
+def test_a_mark_names_a_destination_as_older_versions_do(
+    program: Program, run: SimulatedRun, data: Path, tmp_path: Path
+) -> None:
+    arrived = tmp_path / "Probe \u2764\ufe0f"
+    arrived.mkdir()
+    run.write_all()
+    program.pushed(data, arrived)
+    assert mark(run.path)["destination"] == str(arrived)

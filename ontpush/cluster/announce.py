@@ -4,10 +4,10 @@ What is told is in the outbox before it counts as told, and whoever cannot be re
 later tick.
 """
 
-from typing import List, Set
+from typing import Dict, List, Set, Tuple
 
 from ontpush.cluster.conditions import Condition
-from ontpush.cluster.hooks import all_ended, note_told, of_failed_hook
+from ontpush.cluster.hooks import Hook, all_ended, note_told, of_failed_hook
 from ontpush.cluster.memory import GOOD
 from ontpush.cluster.messages import Message, not_too_many, of_verified
 from ontpush.cluster.notices import news
@@ -80,8 +80,10 @@ def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
 
 def _note_told(watch: Watch, sight: Sight) -> None:
     """The outbox has them now: they need not be told once more."""
+    hooks: Dict[Tuple[str, str], List[Hook]] = {}
     for hook in sight.hooks:
         note_told(hook)
+        hooks.setdefault((hook.instrument, hook.run), []).append(hook)
     for view in sight.views.values():
         runs = view.remembered.runs
         good = {run: each for run, each in runs.items() if each.verdict == GOOD}
@@ -89,8 +91,10 @@ def _note_told(watch: Watch, sight: Sight) -> None:
         changed = False
         for run in fresh:
             standing = runs[run]
-            hooks = [hook for hook in sight.hooks if hook.view is view and hook.run == run]
-            follow = standing.follow and not all_ended(hooks)
+            own = hooks.get((view.instrument.name, run), [])
+            # What waits for tomorrow is not among them.
+            is_followed = len(own) == len(watch.hooks.commands) and all_ended(own)
+            follow = standing.follow and not is_followed
             runs[run] = standing._replace(untold=False, mended=False, follow=follow)
             changed = changed or runs[run] != standing
         if changed:

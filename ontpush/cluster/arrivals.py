@@ -31,7 +31,7 @@ from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
 from ontpush.facts import limits
-from ontpush.facts.names import below, shortened, shown
+from ontpush.facts.names import below, named_in_mark, shortened, shown
 from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
@@ -69,7 +69,7 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
             where = path_of(directory)
             mark = load_mark(where)
             # A mark that was renamed together with its run was never made for what lies here.
-            if mark.get("run") != shown(run):
+            if mark.get("run") != named_in_mark(run):
                 return None
             if not _may_be_read(where + b"/" + ROLLUP):
                 return None

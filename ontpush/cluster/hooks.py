@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import time
-from collections import Counter
 from typing import (
     Any,
     Dict,
@@ -19,16 +18,19 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
-from ontpush.cluster.arrivals import vouched
+from ontpush.cluster.arrivals import trace, vouched
 from ontpush.cluster.hooks_today import HooksToday
 from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
+from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
 from ontpush.engine.sums import new_md5
+from ontpush.facts import limits
 from ontpush.facts.names import from_argument, human_time, shown
 from ontpush.facts.trouble import TryLater
 from ontpush.facts.words import HOOK_FAILED
@@ -55,13 +57,18 @@ class Hooks(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """A command to be started for a run, and the file that tells of it."""
+    """A command to be started for a run, the file that tells of it, and what it told to the look.
+
+    `outcome` is empty, or has `started`, then `ended`, `code` and `why` it failed. `told` stands
+    there when its failure has been told.
+    """
 
     view: View
     run: str
     standing: Standing
     command: str
     path: bytes
+    outcome: Dict[str, Any]
 
     @property
     def instrument(self) -> str:
@@ -73,21 +80,25 @@ class Hook(NamedTuple):
         """Where what it prints goes."""
         return self.path[: -len(b".json")] + b".out"
 
-    @property
-    def outcome(self) -> Dict[str, Any]:
-        """What is known of it: empty, `started`, then `ended`, `code` and `why` it failed.
 
-        `told` stands there when its failure has been told.
-        """
-        return read_json(self.path)
+def hooks_of(hooks: Hooks, view: View) -> Tuple[List[Hook], int]:
+    """Every command for the runs of an instrument that are still to be followed.
 
-
-def hooks_of(hooks: Hooks, view: View) -> Iterator[Hook]:
-    """Every command for every run of an instrument that is still to be followed."""
+    But for those that wait for tomorrow: how many these are.
+    """
+    has_had_all = HooksToday(hooks.state).has_had_all(view.instrument.name)
+    found: List[Hook] = []
+    waiting = 0
     for run, standing in view.remembered.runs.items():
-        if standing.follow and standing.verdict == GOOD:
-            for command in hooks.commands:
-                yield Hook(view, run, standing, command, _path(hooks, view, run, command))
+        if not standing.follow or standing.verdict != GOOD:
+            continue
+        for command in hooks.commands:
+            path = _path(hooks, view, run, command)
+            if has_had_all and not os.path.lexists(path):
+                waiting += 1
+            else:
+                found.append(Hook(view, run, standing, command, path, read_json(path)))
+    return found, waiting
 
 
 def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
@@ -104,6 +115,7 @@ def run_hooks(hooks: Hooks, due: Iterable[Hook]) -> bool:
     """
     make_private(os.path.join(hooks.state, b"hooks"))
     today = HooksToday(hooks.state)
+    read: Set[str] = set()
     running: List[Tuple[Hook, Child]] = []
     troubles: List[TryLater] = []
     with contextlib.ExitStack() as stack:
@@ -111,7 +123,7 @@ def run_hooks(hooks: Hooks, due: Iterable[Hook]) -> bool:
             if len(running) == _AT_ONCE:
                 break
             try:
-                child = _start(hook, hooks.limit) if _may_start(hook, today) else None
+                child = _start(hook, hooks.limit) if _may_start(hook, today, read) else None
             except TryLater as error:  # those at work are not to be ended for that
                 troubles.append(error)
                 break
@@ -141,13 +153,6 @@ def _in_turn(due: Iterable[Hook], today: HooksToday) -> Iterator[Hook]:
         yield from filter(None, row)
 
 
-def held_back(hooks: Hooks, due: Iterable[Hook]) -> Dict[str, int]:
-    """How many wait for tomorrow, by their instrument."""
-    today = HooksToday(hooks.state)
-    waiting = (each for each in due if today.has_had_all(each.instrument))
-    return dict(Counter(each.instrument for each in waiting if not os.path.lexists(each.path)))
-
-
 def _start(hook: Hook, limit: float) -> Optional[Child]:
     """The command at work, to be entered at once; None where it cannot be, which is noted."""
     with open(os.devnull, "rb") as nothing:
@@ -159,7 +164,7 @@ def _start(hook: Hook, limit: float) -> Optional[Child]:
             return None
 
 
-def _may_start(hook: Hook, today: HooksToday) -> bool:
+def _may_start(hook: Hook, today: HooksToday, read: Set[str]) -> bool:
     """Write down that it starts; False where it has been before, or nothing vouches any more.
 
     Or where it has to wait for tomorrow.
@@ -167,17 +172,10 @@ def _may_start(hook: Hook, today: HooksToday) -> bool:
     TryLater where that cannot be written: then it does not start. Only one tick at a time does so.
     """
     if os.path.lexists(hook.path):
-        if "ended" not in hook.outcome:
+        if "ended" not in read_json(hook.path):
             _end(hook, -1, _BROKEN_OFF)
         return False
-    if today.has_had_all(hook.instrument):
-        return False
-    where = hook.run.encode("utf-8", "surrogateescape")
-    try:
-        found = vouched(hook.view.instrument.base, where)
-    except OSError:
-        return False  # a later tick will know
-    if found is None or found.rollup != hook.standing.rollup:
+    if today.has_had_all(hook.instrument) or not _is_vouched(hook, read):
         return False
     facts = {"run": hook.run, "command": hook.command, "started": int(time.time())}
     today.count(hook.instrument)
@@ -185,8 +183,28 @@ def _may_start(hook: Hook, today: HooksToday) -> bool:
     return True
 
 
+def _is_vouched(hook: Hook, read: Set[str]) -> bool:
+    """Whether the run is still vouched for as it was verified.
+
+    Read where it does not look so: one run of an instrument in each pass, noted in `read`.
+    """
+    base, where = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
+    seen = hook.standing.seen
+    if seen and trace(base, where) == seen:
+        return True
+    if hook.instrument in read:
+        return False
+    read.add(hook.instrument)
+    try:
+        with allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS):
+            found = vouched(base, where)
+    except (OSError, TooMuch):
+        return False  # a later tick will know
+    return found is not None and found.rollup == hook.standing.rollup
+
+
 def _end(hook: Hook, code: int, why: str) -> None:
-    facts = dict(hook.outcome, ended=int(time.time()), code=code, why=why)
+    facts = dict(read_json(hook.path), ended=int(time.time()), code=code, why=why)
     write_json(hook.path, facts)
 
 

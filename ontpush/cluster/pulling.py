@@ -30,7 +30,15 @@ from ontpush.engine.sums import Task, take_sums
 from ontpush.engine.transport import Transport
 from ontpush.facts import words
 from ontpush.facts.directories import make_directory
-from ontpush.facts.names import finished_name, for_json, human_size, human_time, plural, shown
+from ontpush.facts.names import (
+    finished_name,
+    for_json,
+    human_size,
+    human_time,
+    named_in_mark,
+    plural,
+    shown,
+)
 from ontpush.facts.trouble import FileFailed, RunFailed, why_unread
 
 _SLICE_FILES = 5000
@@ -483,9 +491,9 @@ class Pull:
     def _mark(self) -> None:
         now = time.time()
         facts = {
-            "run": shown(self._run),
+            "run": named_in_mark(self._run),
             "instrument": self._source.name,
-            "destination": shown(self._source.base),
+            "destination": named_in_mark(self._source.base),
             "rollup": self.now.rollup,
             "files": self.now.files,
             "bytes": self.now.bytes,

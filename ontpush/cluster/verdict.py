@@ -29,7 +29,7 @@ from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing
 from ontpush.engine.inspect import UNREAD
 from ontpush.engine.mark import date_text, mark_lines
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import plural, shortened, shown
+from ontpush.facts.names import named_in_mark, plural, shortened, shown
 from ontpush.facts.words import EXTRA, VERIFIED_MARK
 
 KEPT_FILES = 20
@@ -188,7 +188,7 @@ def _judged(
 ) -> Standing:
     """How a run stands whose done mark and roll-up, the `seen` ones, are those that were read."""
     now = int(time.time())
-    after = standing._replace(since=now, job="")
+    after = standing._replace(since=now, job="", seen=seen)
     if verdict.error:
         return after._replace(verdict=UNCHECKED, error=verdict.error)
     after = after._replace(
@@ -268,7 +268,7 @@ def _mark(instrument: Instrument, run: bytes, standing: Standing, seen: str) -> 
     They may have been retracted since that was looked at: then it is taken back.
     """
     facts = {
-        "run": shown(run),
+        "run": named_in_mark(run),
         "instrument": instrument.name,
         "rollup": standing.rollup,
         "files": standing.files,

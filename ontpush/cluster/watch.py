@@ -31,7 +31,7 @@ from ontpush.cluster.conditions import (
 from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
-from ontpush.cluster.hooks import held_back, hooks_of
+from ontpush.cluster.hooks import hooks_of
 from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
@@ -97,7 +97,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         try:
             with allowance(sys.maxsize, limits.INSTRUMENT_SECONDS):
                 view, found = _look_at(watch, instrument, sight, now)
-            hooks = list(hooks_of(watch.hooks, view))
+            hooks, waiting = hooks_of(watch.hooks, view)
         except Trouble:  # of the state, and so of all
             raise
         except Exception as error:  # noqa: BLE001 - whatever one of them sent, the others go on
@@ -109,6 +109,8 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         sight.views[instrument.name] = view
         sight.hooks.extend(hooks)
         conditions += found
+        if waiting:
+            conditions.append(of_held_back(instrument.name, waiting))
     for name, memory in watch.memory.lost(each.name for each in fleet):
         # What was told of it still stands.
         unsure.add(name)
@@ -118,7 +120,7 @@ def look(watch: Watch, telling: bool = True) -> Sight:
         _refuse_wanted(watch, asked)
     if slurm and slurm.trouble:
         sight.troubles.append(Trouble(str(slurm.trouble)))
-    conditions += [*_own_disks(watch), *_own_locks(watch), *_held_back(watch, sight)]
+    conditions += [*_own_disks(watch), *_own_locks(watch)]
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
@@ -426,11 +428,6 @@ def _own_locks(watch: Watch) -> Iterator[Condition]:
         why = held_too_long(watch.memory.directory, name, patience)
         if why:
             yield of_held_lock(why)
-
-
-def _held_back(watch: Watch, sight: Sight) -> Iterator[Condition]:
-    for name, count in held_back(watch.hooks, sight.hooks).items():
-        yield of_held_back(name, count)
 
 
 def _own_disks(watch: Watch) -> Iterator[Condition]:

@@ -15,13 +15,18 @@ from typing import Iterator, List
 from ontpush.engine.mark import date_text
 from ontpush.engine.orphans import orphans_ended
 from ontpush.engine.private import close_directory, open_private, owner_of
+from ontpush.engine.settling import this_moment
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import AtWork, BadConfiguration, Trouble, TryLater, unwritable
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 _ANOTHER = "name another with --state-dir"
 _TOLD = b".told"
+_STILL = b".still"
+_LONGEST_NOTE = 200
 _DAY = 86400
+# The directories in a state directory, and that of a disk of its own.
+_OWN = (b"check", b"checks", b"hooks", b"instruments", b"lost+found", b"outbox", b"pull", b"wanted")
 # The locks that this process holds.
 _ours: List[int] = []
 
@@ -102,12 +107,34 @@ def _held(path: bytes, found: os.stat_result, patience: float) -> TryLater:
 
 
 def _no_step(path: bytes, found: os.stat_result, patience: float) -> str:
-    if time.time() - found.st_mtime <= patience:
+    if patience == math.inf or not _has_stood_still(path + _STILL, found, patience):
         return ""
     return (
         f"{shown(path)} is held by {_holder(found)}, and the work has stood still since"
         f" {date_text(found.st_mtime)}: see what it waits for, and end it"
     )
+
+
+def _has_stood_still(note: bytes, found: os.stat_result, patience: float) -> bool:
+    """Whether a look noted the same step that long ago, by a clock that nobody can set.
+
+    That clock stops while the host sleeps, as the work does.
+    """
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
+    step = f"{found.st_mtime_ns} {this_moment().boot} ".encode()
+    # What cannot be noted, on a full disk, is noted by a later look.
+    with contextlib.suppress(OSError):
+        descriptor = open_private(note, os.O_RDWR)
+        try:
+            seen = os.read(descriptor, _LONGEST_NOTE)
+            since = seen[len(step) :]
+            if seen.startswith(step) and since.isdigit():
+                return now - int(since) > patience
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, step + b"%d" % now, 0)
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _holder(found: os.stat_result) -> str:
@@ -142,7 +169,7 @@ def close_state(state_dir: bytes) -> None:
     Another user could hold a lock in it, and no tick would do anything any more.
     """
     try:
-        close_directory(state_dir, f"the state directory {shown(state_dir)}", _ANOTHER)
+        close_directory(state_dir, f"the state directory {shown(state_dir)}", _OWN, _ANOTHER)
     except OSError as error:
         raise _unusable(state_dir, error) from error
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import stat
 import time
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 from ontpush.engine.mark import date_text
 from ontpush.engine.private import open_log
@@ -40,7 +40,7 @@ class EventLog:
             text = f"{date_text(time.time())} {line}\n"
             try:
                 self._append(self._path, text.encode("utf-8", "backslashreplace"))
-            except OSError as error:
+            except (OSError, BadConfiguration) as error:
                 # The runs matter more than the log: go on, and tell at the end.
                 self.trouble = Trouble(self._told(error))
 
@@ -63,10 +63,11 @@ class EventLog:
         finally:
             os.close(descriptor)
 
-    def _told(self, error: OSError) -> str:
-        return (
-            f"the log {shown(from_argument(self._path or ''))} cannot be written: {error.strerror}"
-        )
+    def _told(self, error: Union[OSError, BadConfiguration]) -> str:
+        if isinstance(error, BadConfiguration):
+            return error.message
+        where = shown(from_argument(self._path or ""))
+        return f"the log {where} cannot be written: {error.strerror}"
 
     @staticmethod
     def _append(path: str, line: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 from ontpush.engine.allowance import counted
 from ontpush.engine.rollup import md5_and_size
 from ontpush.facts import limits
-from ontpush.facts.names import shown
+from ontpush.facts.names import named_in_mark, shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed
 from ontpush.facts.words import DONE_MARK, NO_RUN_OF_ITS_OWN, ROLLUP, VOUCHING_MARKS
@@ -163,7 +163,7 @@ def vouches(
         mark is not None
         and rollup is not None
         and mark.get("rollup") == rollup
-        and mark.get("run") == shown(run)
+        and mark.get("run") == named_in_mark(run)
         and mark.get("instrument") == instrument
         and mark.get("destination") == destination
     )

@@ -3,8 +3,9 @@
 import os
 import pwd
 import stat
+from typing import Collection
 
-from ontpush.facts.directories import make_directory
+from ontpush.facts.directories import make_directory, names_in
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration
 
@@ -12,10 +13,11 @@ _OF_OTHERS = 0o077
 _ROOT = 0
 
 
-def close_directory(path: bytes, place: str, advice: str) -> None:
+def close_directory(path: bytes, place: str, own: Collection[bytes], advice: str) -> None:
     """Make a directory that only this user may enter, or close one that others may. OSError.
 
-    BadConfiguration where it is another user's, or a link that another user made.
+    BadConfiguration where it is another user's, or a link that another user made, or where others
+    would be shut out of a directory in it that is not one of its `own`.
     """
     make_private(path)
     if _is_link_of_another(path):
@@ -25,6 +27,12 @@ def close_directory(path: bytes, place: str, advice: str) -> None:
         owner = _user_name(found.st_uid)
         raise BadConfiguration(f"{place} belongs to {owner}: call as that user, or {advice}")
     if found.st_mode & _OF_OTHERS:
+        for name in names_in(os.path.realpath(path))[1]:
+            if name not in own:
+                raise BadConfiguration(
+                    f"{place} holds {shown(name)}, and is to be closed to other users: {advice}, or"
+                    " close it by hand"
+                )
         os.chmod(path, stat.S_IMODE(found.st_mode) & ~_OF_OTHERS)
 
 
@@ -58,16 +66,28 @@ def open_private(path: bytes, flags: int) -> int:
 def open_log(path: bytes, flags: int) -> int:
     """Open a log, made if need be: a link of this user's or of root's is followed. OSError.
 
-    BadConfiguration where another user may have put it there.
+    BadConfiguration where another user put it there: a file only in a directory as /tmp, for
+    logrotate may have made it for another one elsewhere.
     """
     if _is_link_of_another(path):
         raise _planted(path)
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    flags |= os.O_CLOEXEC
+    try:  # Linux may refuse to make what another user has, without a word of why
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, 0o640)
     found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_uid not in (os.geteuid(), _ROOT):
+    is_file_of_another = stat.S_ISREG(found.st_mode) and _is_another(found.st_uid)
+    if is_file_of_another and _all_may_put_files_beside(path):
         os.close(descriptor)
         raise _planted(path)
     return descriptor
+
+
+def _all_may_put_files_beside(path: bytes) -> bool:
+    """Whether any user may make a file there. A group that may is let in by root: /var/log."""
+    found = os.stat(os.path.dirname(os.path.realpath(path)))
+    return bool(found.st_mode & stat.S_IWOTH) or _is_another(found.st_uid)
 
 
 def owner_of(path: bytes) -> str:
@@ -88,7 +108,11 @@ def _user_name(number: int) -> str:
 def _is_link_of_another(path: bytes) -> bool:
     found = os.lstat(path) if os.path.lexists(path) else None
     is_link = found is not None and stat.S_ISLNK(found.st_mode)
-    return found is not None and is_link and found.st_uid not in (os.geteuid(), _ROOT)
+    return found is not None and is_link and _is_another(found.st_uid)
+
+
+def _is_another(user: int) -> bool:
+    return user not in (os.geteuid(), _ROOT)
 
 
 def _not_ours(path: bytes) -> BadConfiguration:

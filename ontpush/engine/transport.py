@@ -9,7 +9,7 @@ import subprocess
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ontpush.engine.orphans import tick_mark
-from ontpush.facts.names import from_argument, shown
+from ontpush.facts.names import from_argument, named_in_mark
 from ontpush.facts.trouble import OutOfReach, Trouble, WrongCall
 
 OLDEST_RSYNC = (3, 1)
@@ -47,13 +47,15 @@ def parse_destination(text: str) -> Destination:
     remote = _REMOTE.match(text)
     if not remote:
         path = os.path.abspath(text)
-        return Destination(shown(from_argument(path)), None, path)
+        return Destination(named_in_mark(from_argument(path)), None, path)
     if text.startswith("-") or re.search(r"[\s*?\[\]{}\\'\"$`;&|<>()!#]", remote.group("path")):
         raise WrongCall(
             f"{text}: white space, wildcards and quotes in a directory on another host are changed"
             " on their way; use a name without, or a link to it"
         )
-    return Destination(shown(from_argument(text)), remote.group("host"), remote.group("path"))
+    return Destination(
+        named_in_mark(from_argument(text)), remote.group("host"), remote.group("path")
+    )
 
 
 class Transport(NamedTuple):

@@ -33,7 +33,7 @@ from ontpush.engine.skipped import Skipped, heed_skip
 from ontpush.engine.stock import is_due, stalls, take_stock, unreadable_paths, update
 from ontpush.engine.tick import RunInHand, Tick
 from ontpush.facts import words
-from ontpush.facts.names import below, human_size, human_time, plural, shown
+from ontpush.facts.names import below, human_size, human_time, named_in_mark, plural, shown
 from ontpush.facts.regular import open_regular
 from ontpush.facts.trouble import RunFailed, Trouble, Unexpected, unwritten
 
@@ -355,7 +355,7 @@ class Visit:
     def _mark(self) -> None:
         tick, record, now = self._tick, self.record, _now()
         facts = {
-            "run": shown(self.run.relative),
+            "run": named_in_mark(self.run.relative),
             "instrument": tick.instrument,
             "destination": tick.transport.destination.text,
             "rollup": record.rollup,

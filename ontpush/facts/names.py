@@ -2,14 +2,14 @@
 
 import os
 import re
-from typing import Optional
+from typing import Optional, Pattern
 
 from ontpush.facts import limits
 from ontpush.facts.words import OWN_FILES, UNFINISHED_SUFFIX
 
 # What moves a cursor, turns a line round or is not seen, and what has no meaning of its own: the
 # categories Cc, Cf, Co, Cs, Zl and Zp, and what is ignored where it cannot be drawn. Written out,
-# for every Python has another Unicode, and a mark names its run as it is shown.
+# for every Python has another Unicode.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
     "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
@@ -17,6 +17,8 @@ _UNSEEN = re.compile(
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U0010ffff]+"
 )
+# What would end a line. These alone, for ever: marks are compared with those of other versions.
+_ENDS_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_LINE = 1000
 _TEMPORARY_END = re.compile(r"\.[A-Za-z0-9]{6}(?![\w.])")
 _RSYNC_TEMPORARY = re.compile(r"((?:^|[' ])\..+?)" + _TEMPORARY_END.pattern)
@@ -48,8 +50,17 @@ def below(path: bytes, directory: bytes) -> bytes:
 
 def shown(name: bytes) -> str:
     """`name` for people: one line of text that is seen, all else as backslash escapes."""
+    return _escaped(name, _UNSEEN)
+
+
+def named_in_mark(name: bytes) -> str:
+    """`name` in a mark, by every version: one line, in which all else stands as it is."""
+    return _escaped(name, _ENDS_A_LINE)
+
+
+def _escaped(name: bytes, odd: Pattern[str]) -> str:
     text = name.decode("utf-8", "backslashreplace")
-    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return odd.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def shortened(line: str, longest: int = _LONGEST_LINE) -> str:
