@@ -882,20 +882,21 @@ def test_a_mark_of_a_corrupt_run_that_a_server_does_not_give_is_told_as_still_th
 
 
 # sys.argv is made later.
-IS_VERIFY = "b'verify' in open('/proc/self/cmdline', 'rb').read().split(bytes(1))"
+IS_VERIFY = "b'verify' in Path('/proc/self/cmdline').read_bytes().split(bytes(1))"
 
 
 def marked_anew(run: Path) -> str:
     """Python that lists one file less in a run, and has its mark vouch for that."""
     return f"""
 import hashlib
+from pathlib import Path
 def mark_anew():
-    old = open({str(run / "md5sum")!r}, "rb").read()
+    rollup, done = Path({str(run / "md5sum")!r}), Path({str(run / "rsync.done")!r})
+    old = rollup.read_bytes()
     new = b"".join(old.splitlines(True)[1:])
-    open({str(run / "md5sum")!r}, "wb").write(new)
-    mark = open({str(run / "rsync.done")!r}).read()
-    mark = mark.replace(*(hashlib.md5(each).hexdigest() for each in (old, new)))
-    open({str(run / "rsync.done")!r}, "w").write(mark)
+    rollup.write_bytes(new)
+    mark = done.read_text().replace(*(hashlib.md5(each).hexdigest() for each in (old, new)))
+    done.write_text(mark)
 """
 
 
@@ -923,14 +924,14 @@ def test_a_verdict_on_another_roll_up_than_lies_there_again_verifies_nothing(
     monitor: Program, pushed: Path, mailbox: Mailbox
 ) -> None:
     (monitor.modules / "sitecustomize.py").write_text(
-        "import atexit, os\n"
-        f"path = {str(pushed / 'md5sum')!r}\n"
+        "import atexit, os\nfrom pathlib import Path\n"
+        f"path = Path({str(pushed / 'md5sum')!r})\n"
         f"if {IS_VERIFY}:\n"
-        "    content, times = open(path, 'rb').read(), os.stat(path)\n"
-        "    open(path, 'wb').write(content.splitlines(True)[0])\n"
+        "    content, times = path.read_bytes(), path.stat()\n"
+        "    path.write_bytes(content.splitlines(True)[0])\n"
         "    def put_back():\n"
-        "        open(path, 'wb').write(content)\n"
-        "        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))\n"
+        "        path.write_bytes(content)\n"
+        "        os.utime(str(path), ns=(times.st_atime_ns, times.st_mtime_ns))\n"
         "    atexit.register(put_back)\n"
     )
     check_only_the_next_reading_counts(monitor, pushed, mailbox)
