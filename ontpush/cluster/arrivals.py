@@ -44,7 +44,7 @@ _NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
 NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
 
 
-_FRESH_SECONDS = 10
+_FRESH_SECONDS = 2
 _md5_of: Dict[Tuple[int, ...], str] = {}
 
 
