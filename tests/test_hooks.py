@@ -422,6 +422,21 @@ def test_a_run_that_took_too_long_is_read_after_the_others(
     assert order(monitor) == ["c", "a"]
 
 
+def test_an_instrument_that_is_read_from_comes_after_one_that_has_waited(
+    monitor: Program, program: Program, data: Path, root: Path
+) -> None:
+    for name, groups in (("first", "ab"), ("second", "cd"), ("third", "e")):
+        (root / name).mkdir()
+        send_runs(program, data / name, root / name, *groups)
+    (monitor.modules / "sitecustomize.py").write_text(NOTES.format(slow=b"none", limit=600))
+    ticked(monitor)
+    begun = order(monitor)
+    # Two are read at a time, in no order that one can see.
+    assert set(begun[:2]) == {"a", "c"}
+    assert begun[2] == "e"
+    assert set(begun[3:]) == {"b", "d"}
+
+
 def test_a_run_whose_verification_was_broken_off_is_read_after_the_others(
     monitor: Program, program: Program, data: Path, gridion: Path, mailbox: Mailbox
 ) -> None:

@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 import time
+from collections import Counter
 from typing import (
     IO,
     Any,
@@ -23,7 +24,6 @@ from typing import (
 
 import ontpush
 from ontpush.cluster.memory import write_json
-from ontpush.cluster.turns import in_turns
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
 from ontpush.engine.transport import environment
@@ -102,18 +102,6 @@ def program_environment() -> Mapping[str, str]:
     return dict(environment(), PYTHONPATH=os.pathsep.join(paths))
 
 
-def in_order(due: Iterable[Check]) -> List[Check]:
-    """What has waited longest comes first; what failed, or was broken off, after all others.
-
-    One that takes all the time there is keeps no other from its turn, and no instrument another.
-    """
-
-    def age(check: Check) -> Tuple[bool, int, str]:
-        return check.has_failed or os.path.exists(check.unfinished), check.since, check.run
-
-    return in_turns(sorted(due, key=age), lambda check: check.instrument)
-
-
 class _Reading(NamedTuple):
     """A verification at work, and the file into which it prints its verdict."""
 
@@ -128,21 +116,25 @@ def verify_side_by_side(
     """Verify runs and leave their verdicts; comes back when one has ended, or after `seconds`.
 
     `due` tells what is to be verified by now; a run is verified once.
-
     A few at a time, and one of each instrument: one that takes long holds up no other. Without a
     verdict the next tick tries again. To be closed at the end: what is at work is ended then.
     Trouble.
     """
     begun: Set[bytes] = set()
+    left: Set[bytes] = set()
+    turns: Dict[str, int] = Counter()
     at_work: Dict[str, _Reading] = {}
     ended: Any = queue.Queue()
     try:
+        with contextlib.suppress(FileNotFoundError):
+            left.update(os.listdir(os.path.join(checker.state, b"checks")))
         while True:
             waiting = [check for check in due() if check.path not in begun]
             if not waiting and not at_work:
                 break
-            for check in _next(in_order(waiting), at_work):
+            for check in _next(waiting, at_work, turns, left):
                 begun.add(check.path)
+                turns[check.instrument] += 1
                 at_work[check.instrument] = _begin(checker, check)
                 arguments = (at_work[check.instrument], ended)
                 threading.Thread(target=_take_down, args=arguments, daemon=True).start()
@@ -160,13 +152,25 @@ def verify_side_by_side(
             _close(reading)
 
 
-def _next(waiting: List[Check], at_work: Collection[str]) -> List[Check]:
-    """The first of those instruments of which none is at work, as many as may begin."""
+def _next(
+    waiting: Iterable[Check], at_work: Collection[str], turns: Mapping[str, int], left: Set[bytes]
+) -> List[Check]:
+    """The runs that may begin: one of each instrument, and first of those that had fewer turns.
+
+    Of an instrument that has waited longest; what failed, or was broken off and so is `left`, after
+    all its others: one that takes all the time there is keeps no other from its turn.
+    """
+
+    def age(check: Check) -> Tuple[bool, int, str]:
+        has_failed = check.has_failed or os.path.basename(check.unfinished) in left
+        return has_failed, check.since, check.run
+
     first: Dict[str, Check] = {}
-    for check in waiting:
+    for check in sorted(waiting, key=age):
         if check.instrument not in at_work:
             first.setdefault(check.instrument, check)
-    return list(first.values())[: _AT_ONCE - len(at_work)]
+    by_turns = sorted(first.values(), key=lambda check: turns[check.instrument])
+    return by_turns[: _AT_ONCE - len(at_work)]
 
 
 def _begin(checker: Checker, check: Check) -> _Reading:
