@@ -5,14 +5,12 @@ started twice. What it printed stays beside that.
 """
 
 import contextlib
-import itertools
 import os
 import time
 from typing import (
     Any,
     Dict,
     Iterable,
-    Iterator,
     List,
     Mapping,
     NamedTuple,
@@ -26,6 +24,7 @@ from ontpush.cluster.arrivals import trace, vouched
 from ontpush.cluster.hooks_today import HooksToday
 from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
+from ontpush.cluster.turns import in_turns
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
@@ -143,14 +142,10 @@ def run_hooks(hooks: Hooks, due: Iterable[Hook]) -> bool:
     return len(running) == _AT_ONCE
 
 
-def _in_turn(due: Iterable[Hook], today: HooksToday) -> Iterator[Hook]:
+def _in_turn(due: Iterable[Hook], today: HooksToday) -> List[Hook]:
     """One of each instrument, then the next of each: none holds up those of another."""
-    queues: Dict[str, List[Hook]] = {}
-    for hook in due:
-        queues.setdefault(hook.instrument, []).append(hook)
-    first = sorted(queues, key=today.of)
-    for row in itertools.zip_longest(*(queues[name] for name in first)):
-        yield from filter(None, row)
+    fewest_first = sorted(due, key=lambda hook: today.of(hook.instrument))
+    return in_turns(fewest_first, lambda hook: hook.instrument)
 
 
 def _start(hook: Hook, limit: float) -> Optional[Child]:
