@@ -6,7 +6,7 @@ import time
 from typing import Optional
 
 from ontpush.engine.progress import InHand
-from ontpush.facts.names import human_size, human_time, shortened, shown
+from ontpush.facts.names import from_json, human_size, human_time, shortened, shown
 from ontpush.output import write_lines
 
 _REDRAW_SECONDS = 0.2
@@ -57,5 +57,5 @@ def _line(now: InHand) -> str:
         human_size(now.bytes_total),
         human_size(now.rate(moment)),
         "" if left is None else f", {human_time(left)} left",
-        shown(now.run.encode("utf-8", "surrogateescape")).rpartition("/")[2],
+        shown(from_json(now.run)).rpartition("/")[2],
     )

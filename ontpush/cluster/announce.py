@@ -14,7 +14,7 @@ from ontpush.cluster.notices import news
 from ontpush.cluster.outbox import Outbox
 from ontpush.cluster.sight import Sight, Watch
 from ontpush.cluster.tell import Outcome, tell
-from ontpush.facts.names import plural, shown
+from ontpush.facts.names import from_json, plural, shown
 from ontpush.facts.trouble import Trouble
 from ontpush.facts.words import LOG_FAIL, LOG_SYNC, LOG_WARN
 
@@ -69,7 +69,7 @@ def _failed_hooks(watch: Watch, sight: Sight) -> List[Message]:
     messages = []
     for hook in sight.hooks:
         message = of_failed_hook(hook)
-        place = f"{hook.view.instrument.name}/{hook.run}".encode("utf-8", "surrogateescape")
+        place = from_json(f"{hook.view.instrument.name}/{hook.run}")
         if message:
             messages.append(message)
             why = f"{message.what}: {shown(hook.output)}"

@@ -31,7 +31,7 @@ from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
 from ontpush.facts import limits
-from ontpush.facts.names import below, named_in_mark, shortened, shown
+from ontpush.facts.names import below, for_json, from_json, named_in_mark, shortened, shown
 from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, DONE_MARK, ROLLUP, VERIFIED_MARK
@@ -191,12 +191,12 @@ def take_note(
     search = _search(instrument.base) if is_due else _Search([], [], remembered.fault)
     found = [run for run in search.done if not is_part(run)]
     names = list(runs) if is_due else _done_no_more(beat, runs)
-    known = [name.encode("utf-8", "surrogateescape") for name in names]
+    known = [from_json(name) for name in names]
     to_look_at = [
         (run, facts)
         for run, facts in _candidates(beat, found, known)
-        if run.decode("utf-8", "surrogateescape") not in contested
-        and (is_due or not _is_known(runs.get(run.decode("utf-8", "surrogateescape")), facts))
+        if for_json(run) not in contested
+        and (is_due or not _is_known(runs.get(for_json(run)), facts))
     ]
     fault, is_behind = _look_at_each(moment, to_look_at, runs)
     remembered = remembered._replace(
@@ -232,7 +232,7 @@ def _look_at_each(
     try:
         with allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS):
             for run, facts in counted(runs[start:] + runs[:start], _counts_for_nothing):
-                name = run.decode("utf-8", "surrogateescape")
+                name = for_json(run)
                 new = _look(moment, run, known.get(name), facts)
                 if new and name not in known and len(known) >= limits.MOST_RUNS:
                     fault = f"more than {limits.MOST_RUNS:,} runs"
@@ -272,7 +272,7 @@ def _without_parts(
     return {
         name: each
         for name, each in runs.items()
-        for run in [name.encode("utf-8", "surrogateescape")]
+        for run in [from_json(name)]
         if not is_part(run) or take_mark_back(base, run, each.rollup)
     }
 
@@ -283,7 +283,7 @@ def _done_no_more(beat: Optional[Heartbeat], runs: Dict[str, Standing]) -> List[
         return []
     done = {run for run, facts in beat.runs.items() if facts.state == DONE}
     verified = [name for name, standing in runs.items() if standing.verdict == GOOD]
-    return [name for name in verified if name.encode("utf-8", "surrogateescape") not in done]
+    return [name for name in verified if from_json(name) not in done]
 
 
 def is_over(begun: int, seconds: float, now: float) -> bool:
@@ -293,7 +293,7 @@ def is_over(begun: int, seconds: float, now: float) -> bool:
 
 def is_there(base: bytes, run: str) -> bool:
     """Whether there is a directory where the run should be, as far as one can see."""
-    path = os.path.join(base, run.encode("utf-8", "surrogateescape"))
+    path = os.path.join(base, from_json(run))
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:

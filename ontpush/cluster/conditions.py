@@ -14,7 +14,16 @@ from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import find_runs
 from ontpush.engine.mark import date_text
 from ontpush.facts import limits, words
-from ontpush.facts.names import human_size, human_time, plural, quoted, shown, steady
+from ontpush.facts.names import (
+    for_json,
+    from_json,
+    human_size,
+    human_time,
+    plural,
+    quoted,
+    shown,
+    steady,
+)
 
 _LOOK_SECONDS = 3600
 _BEHIND_SECONDS = 3600
@@ -334,8 +343,8 @@ def _how_mended(instrument: Instrument, standing: Standing) -> str:
 
 def of_extra(instrument: Instrument, run: str, standing: Standing) -> Iterator[Condition]:
     """That files lie in a run that its roll-up has not listed for long; every listed one is so."""
-    place = os.path.join(instrument.base, run.encode("utf-8", "surrogateescape"))
-    paths = [path.encode("utf-8", "surrogateescape") for path in standing.extra]
+    place = os.path.join(instrument.base, from_json(run))
+    paths = [from_json(path) for path in standing.extra]
     lasting = [path for path in paths if _has_lain(os.path.join(place, path))]
     if not lasting:
         return
@@ -371,7 +380,7 @@ def of_more(kind: str, instrument: str, count: int) -> Condition:
 
 def of_contested(instrument: Instrument, contested: Dict[str, str]) -> Condition:
     """That two sequencers send runs to the same place: why each run is so, by its path."""
-    runs = [shown(run.encode("utf-8", "surrogateescape")) for run in contested]
+    runs = [shown(from_json(run)) for run in contested]
     more = f" and {plural(len(runs) - 1, 'run')} more" if len(runs) > 1 else ""
     lines = tuple(f"{run}: {why}" for run, why in zip(runs, contested.values()))
     return Condition(
@@ -388,7 +397,7 @@ def of_contested(instrument: Instrument, contested: Dict[str, str]) -> Condition
 
 def _is_coming(beat: Optional[Heartbeat], run: str) -> bool:
     """Whether the instrument says that it still brings something of the run."""
-    facts = beat.runs.get(run.encode("utf-8", "surrogateescape")) if beat else None
+    facts = beat.runs.get(from_json(run)) if beat else None
     return facts is not None and facts.state != words.DONE
 
 
@@ -428,7 +437,7 @@ def of_runs(
     if contested:
         yield of_contested(instrument, contested)
     for path, facts in beat.runs.items() if beat else ():
-        run = path.decode("utf-8", "surrogateescape")
+        run = for_json(path)
         # Of one that is contested the one sequencer says this, the other that.
         if run not in contested and (facts.warning or facts.state in _WRONG):
             yield from of_run(instrument, run, facts)

@@ -13,7 +13,7 @@ from ontpush.cluster.fleet import Instrument, heartbeats_in
 from ontpush.cluster.heartbeats import BadHeartbeat, read_heartbeat
 from ontpush.cluster.memory import CONTESTED, GOOD, Memory, Standing, read_json, write_json
 from ontpush.facts import limits
-from ontpush.facts.names import for_json, quoted, shortened, shown
+from ontpush.facts.names import for_json, from_json, quoted, shortened, shown
 from ontpush.facts.words import SKIPPED
 
 _LONGEST_NAME = 60  # characters
@@ -59,7 +59,7 @@ def _sent_by_several(heartbeats: List[bytes]) -> Contested:
             continue
         for run, facts in told.items():
             if facts.state != SKIPPED:
-                senders.setdefault(run.decode("utf-8", "surrogateescape"), []).append(name)
+                senders.setdefault(for_json(run), []).append(name)
     return {run: tuple(sorted(names)) for run, names in senders.items() if len(names) > 1}
 
 
@@ -77,7 +77,7 @@ def hold(
         if before is None and len(runs) >= limits.MOST_RUNS:
             continue
         standing = before or Standing("", "", CONTESTED, now)
-        where = run.encode("utf-8", "surrogateescape")
+        where = from_json(run)
         one, other = (quoted(shortened(name, _LONGEST_NAME)) for name in names[:2])
         more = f", and {len(names) - 2} more," if len(names) > 2 else ""
         error = f"{one} and {other}{more} send a run to the same place"

@@ -28,9 +28,9 @@ from ontpush.cluster.turns import in_turns
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
-from ontpush.engine.sums import new_md5
+from ontpush.engine.sums import md5_of_text
 from ontpush.facts import limits
-from ontpush.facts.names import from_argument, human_time, shown
+from ontpush.facts.names import from_argument, from_json, human_time, shown
 from ontpush.facts.trouble import TryLater
 from ontpush.facts.words import HOOK_FAILED
 
@@ -103,7 +103,7 @@ def hooks_of(hooks: Hooks, view: View) -> Tuple[List[Hook], int]:
 def _path(hooks: Hooks, view: View, run: str, command: str) -> bytes:
     rollup = view.remembered.runs[run].rollup
     what = "\0".join([view.instrument.name, run, rollup, command])
-    name = new_md5(what.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    name = md5_of_text(what)[:20]
     return os.path.join(hooks.state, b"hooks", name.encode() + b".json")
 
 
@@ -183,7 +183,7 @@ def _is_vouched(hook: Hook, read: Set[str]) -> bool:
 
     Read where it does not look so: one run of an instrument in each pass, noted in `read`.
     """
-    base, where = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
+    base, where = hook.view.instrument.base, from_json(hook.run)
     seen = hook.standing.seen
     if seen and trace(base, where) == seen:
         return True
@@ -210,7 +210,7 @@ def _command(hook: Hook) -> List[bytes]:
 
 def _environment(hook: Hook) -> Mapping[bytes, bytes]:
     """Ours and the facts of the run; as bytes: without a locale Python 3.6 knows but ASCII."""
-    base, run = hook.view.instrument.base, hook.run.encode("utf-8", "surrogateescape")
+    base, run = hook.view.instrument.base, from_json(hook.run)
     summary, told = final_summary(base, run), hook.view.facts(hook.run)
     facts = {
         "RUN": os.path.join(base, run),

@@ -10,6 +10,7 @@ import stat
 from typing import Iterable, Iterator
 
 from ontpush.facts import limits
+from ontpush.facts.names import from_json
 from ontpush.facts.words import UNFINISHED_SUFFIX
 
 _PATH_MAX = 4096  # no disk takes a path of so many bytes: what a search finds is shorter
@@ -18,7 +19,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def relative_path(text: str) -> bytes:
     """A path in a run, as a verification names it. ValueError unless it stays where it starts."""
-    path = text.encode("utf-8", "surrogateescape")
+    path = from_json(text)
     if not stays_inside(path):
         raise ValueError("no path in a run")
     return path

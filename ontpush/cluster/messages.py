@@ -12,7 +12,7 @@ from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import Remembered, Standing
 from ontpush.facts import limits, words
 from ontpush.facts.minknow import is_final_summary
-from ontpush.facts.names import human_size, human_time, quoted, shortened, shown
+from ontpush.facts.names import from_json, human_size, human_time, quoted, shortened, shown
 from ontpush.facts.regular import open_regular
 
 _FROM_SUMMARY = (
@@ -77,7 +77,7 @@ class View(NamedTuple):
 
     def facts(self, run: str) -> Optional[RunFacts]:
         """What the instrument says of a run."""
-        path = run.encode("utf-8", "surrogateescape")
+        path = from_json(run)
         return self.beat.runs.get(path) if self.beat else None
 
 
@@ -175,7 +175,7 @@ def not_too_many(messages: Iterable[Message]) -> List[Message]:
 
 def shown_run(run: str) -> str:
     """A run's path for people."""
-    return shortened(shown(run.encode("utf-8", "surrogateescape")))
+    return shortened(shown(from_json(run)))
 
 
 def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
@@ -185,7 +185,7 @@ def _facts(view: Optional[View], run: str) -> Tuple[Tuple[str, str], ...]:
 
 
 def _run_facts(view: View, run: str) -> Iterator[Tuple[str, str]]:
-    path = run.encode("utf-8", "surrogateescape")
+    path = from_json(run)
     summary = final_summary(view.instrument.base, path)
     for label, key in _FROM_SUMMARY:
         if summary.get(key):

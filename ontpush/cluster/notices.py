@@ -17,7 +17,7 @@ from typing import (
 
 from ontpush.cluster.conditions import Condition, of_more
 from ontpush.cluster.messages import TITLES, Message, View, of_condition, of_end
-from ontpush.engine.sums import new_md5
+from ontpush.engine.sums import md5_of_text
 from ontpush.facts import limits, words
 from ontpush.facts.names import shortened
 
@@ -83,7 +83,7 @@ def news(
         if notice is None or how is not None:
             messages.append(of_condition(each, how or "", view))
             what = shortened(each.what, _LONGEST_WHAT)
-            notice = Notice(*each[:3], what, _digest(each.same), int(time.time()))
+            notice = Notice(*each[:3], what, md5_of_text(each.same), int(time.time()))
         notices.append(notice)
     for notice in known.values():
         if notice.instrument in unsure:
@@ -143,12 +143,7 @@ def _how(notice: Optional[Notice], condition: Condition, remind: float) -> Optio
 
 def _told_the_same(notice: Notice, condition: Condition) -> bool:
     """Whether there is nothing new to tell; an older version wrote down the text itself."""
-    return notice.same in (_digest(condition.same), condition.same)
-
-
-def _digest(text: str) -> str:
-    digest: str = new_md5(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return digest
+    return notice.same in (md5_of_text(condition.same), condition.same)
 
 
 def _needs_no_word(

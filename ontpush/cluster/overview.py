@@ -7,6 +7,7 @@ from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, RunFacts, read_heartbeat
 from ontpush.cluster.memory import CHECKING, GOOD, Memory, Standing
 from ontpush.cluster.verdict import bad_files
+from ontpush.facts.names import for_json, from_json
 
 
 def every_run(root: bytes, pulled: Collection[str], memory: Memory) -> Iterator[Dict[str, Any]]:
@@ -14,10 +15,7 @@ def every_run(root: bytes, pulled: Collection[str], memory: Memory) -> Iterator[
     for instrument in instruments(root, pulled):
         beat = _hear(instrument)
         standings = memory.load(instrument.name).runs
-        told = {
-            path.decode("utf-8", "surrogateescape"): facts
-            for path, facts in (beat.runs.items() if beat else ())
-        }
+        told = {for_json(path): facts for path, facts in (beat.runs.items() if beat else ())}
         for run in sorted({*told, *standings}):
             yield _facts(instrument, run, told.get(run), standings.get(run))
 
@@ -58,7 +56,7 @@ def _verdict(instrument: Instrument, run: str, standing: Standing) -> str:
     if standing.verdict != GOOD:
         return standing.verdict
     try:
-        is_same = is_as_found(instrument.base, run.encode("utf-8", "surrogateescape"), standing)
+        is_same = is_as_found(instrument.base, from_json(run), standing)
     except OSError:  # a server does not say just now
         return GOOD
     return GOOD if is_same else CHECKING

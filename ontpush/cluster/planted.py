@@ -11,6 +11,7 @@ from ontpush.cluster.heartbeats import Heartbeat
 from ontpush.cluster.inside import opened_inside, path_of
 from ontpush.cluster.memory import GOOD, Remembered, Standing
 from ontpush.engine.mark import load_mark, read_mark
+from ontpush.facts.names import from_json
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import DONE, VERIFIED_MARK
 
@@ -44,7 +45,7 @@ def _not_verified(
     """The runs in which no mark of ours can be: done ones are remembered as soon as they are so."""
     told = beat.runs.items() if beat else ()
     unknown = {run for run, facts in told if facts.state != DONE}.union(marked)
-    runs = {run.encode("utf-8", "surrogateescape"): each for run, each in remembered.runs.items()}
+    runs = {from_json(run): each for run, each in remembered.runs.items()}
     unmarked = {run for run, each in runs.items() if not _may_be_marked(base, run, each)}
     return unmarked | (unknown - runs.keys())
 

@@ -16,7 +16,7 @@ from ontpush.cluster.verdict import can_be_sent_again, was_sent_in_vain
 from ontpush.engine.asked import request_name
 from ontpush.engine.heartbeat import bell_of
 from ontpush.engine.mark import date_text
-from ontpush.facts.names import shown
+from ontpush.facts.names import for_json, from_json, shown
 from ontpush.facts.words import HEARTBEAT_DIRECTORY, REQUEST_DIRECTORY
 
 
@@ -48,12 +48,12 @@ def request_again(instrument: Instrument, before: Remembered, now: Remembered) -
 def _wrong(instrument: Instrument, remembered: Remembered) -> Iterator[bytes]:
     for run, standing in remembered.runs.items():
         if is_asked_for(instrument, standing):
-            yield run.encode("utf-8", "surrogateescape")
+            yield from_json(run)
 
 
 def _is_as_found(instrument: Instrument, now: Remembered, run: bytes) -> bool:
     """Whether the mark is the one under which the run was found wrong, as far as one knows."""
-    standing = now.runs[run.decode("utf-8", "surrogateescape")]
+    standing = now.runs[for_json(run)]
     try:
         return is_as_found(instrument.base, run, standing)
     except OSError:

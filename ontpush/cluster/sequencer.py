@@ -13,7 +13,7 @@ from ontpush.cluster.memory import Memory, Remembered, read_json, write_json
 from ontpush.cluster.pulling import Pull, Pulled, Source
 from ontpush.engine.heartbeat import file_name, heartbeat_facts
 from ontpush.engine.mark import date_text
-from ontpush.facts.names import for_json, quoted, shown
+from ontpush.facts.names import for_json, from_json, quoted, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, run_failed, unwritable
 from ontpush.facts.words import (
     DONE,
@@ -180,17 +180,15 @@ def _without_gone(
 
     Before any run is served: what belongs to one of them may lie in one that is no more.
     """
-    kept = {run: known for run, known in before.items() if _bytes(run) in runs}
+    kept = {run: known for run, known in before.items() if from_json(run) in runs}
     for run, known in before.items():
         if run not in kept and known.state not in (DONE, SKIPPED):
-            source.log.event(LOG_WARN, _bytes(run), "is gone over there, and it was not done here")
+            source.log.event(
+                LOG_WARN, from_json(run), "is gone over there, and it was not done here"
+            )
     if kept != before:
         _save(memory, kept)
     return kept
-
-
-def _bytes(run: str) -> bytes:
-    return run.encode("utf-8", "surrogateescape")
 
 
 def _with_failures(source: Source, tour: Tour, runs: Dict[bytes, RunFacts]) -> Tour:

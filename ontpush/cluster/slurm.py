@@ -20,7 +20,7 @@ from ontpush.engine.orphans import tick_mark
 from ontpush.engine.private import make_private
 from ontpush.engine.transport import environment
 from ontpush.facts.limits import LARGEST_ANSWER
-from ontpush.facts.names import human_size, shown
+from ontpush.facts.names import from_json, human_size, shown
 from ontpush.facts.words import LOG_WARN
 
 _NAME = "ontpush-verify"
@@ -114,7 +114,7 @@ class Slurm:
             log = shown(check.verdict + LOG_SUFFIX)
             why += f", the {standing.tries}. of {self._wishes.tries} tries: see {log}"
             return _given_up(lost, why)
-        place = f"{check.instrument}/{check.run}".encode("utf-8", "surrogateescape")
+        place = from_json(f"{check.instrument}/{check.run}")
         self._log.event(LOG_WARN, place, f"{why}; it is tried again")
         return self._submit(check, lost)
 

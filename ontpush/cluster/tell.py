@@ -20,7 +20,7 @@ from ontpush.cluster.mail import (
     send_mail,
 )
 from ontpush.cluster.messages import Message
-from ontpush.engine.sums import new_md5
+from ontpush.engine.sums import md5_of_text
 from ontpush.facts.names import shown
 from ontpush.facts.trouble import BadConfiguration
 from ontpush.facts.words import KINDS
@@ -107,8 +107,7 @@ def _named(
 
 def _id(text: str) -> str:
     """A URL may be a secret."""
-    digest: str = new_md5(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return digest[:12]
+    return md5_of_text(text)[:12]
 
 
 def tell(waiting: Iterable[Tuple[Notifier, List[Message]]]) -> List[Outcome]:

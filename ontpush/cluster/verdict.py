@@ -28,8 +28,8 @@ from ontpush.cluster.inside import relative_path, remove_inside, write_inside
 from ontpush.cluster.memory import CORRUPT, GOOD, UNCHECKED, UNVOUCHED, Standing, read_json
 from ontpush.engine.inspect import UNREAD
 from ontpush.engine.mark import date_text, mark_lines
-from ontpush.engine.sums import new_md5
-from ontpush.facts.names import named_in_mark, plural, shortened, shown
+from ontpush.engine.sums import md5_of_text
+from ontpush.facts.names import for_json, from_json, named_in_mark, plural, shortened, shown
 from ontpush.facts.words import EXTRA, VERIFIED_MARK
 
 KEPT_FILES = 20
@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
 def verdict_path(state: bytes, instrument: str, run: str, standing: Standing) -> bytes:
     """Where a check of what a run's mark vouches for leaves its verdict, each in its own place."""
     what = "\0".join([instrument, run, standing.rollup, standing.marked, str(standing.since)])
-    name = new_md5(what.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    name = md5_of_text(what)[:20]
     return os.path.join(state, b"checks", name.encode() + b".json")
 
 
@@ -139,7 +139,7 @@ def _unread(unread: List[Dict[str, Any]]) -> Verdict:
 
 def shown_text(name: str) -> str:
     """A name out of JSON for people."""
-    return shown(name.encode("utf-8", "surrogateescape"))
+    return shown(from_json(name))
 
 
 def _not_done(why: str, is_passing: bool = False) -> Verdict:
@@ -173,7 +173,7 @@ def settle(
     except OSError:
         return standing
     if found is None:
-        name = run.decode("utf-8", "surrogateescape")
+        name = for_json(run)
         return unvouched(standing, now) if is_there(instrument.base, name) else None
     is_about_this = verdict.error or verdict.rollup == standing.rollup
     if found != (standing.rollup, standing.marked) or not is_about_this:
@@ -221,7 +221,7 @@ def bring_marks_back(instrument: Instrument, runs: Dict[str, Standing]) -> None:
     It says when they were verified. Where it cannot be written, the run counts as that.
     """
     for name, standing in runs.items():
-        run = name.encode("utf-8", "surrogateescape")
+        run = from_json(name)
         if standing.verdict != GOOD:
             continue
         seen = trace(instrument.base, run)

@@ -23,6 +23,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.rollup import BadLine, read_rollup
 from ontpush.engine.sizes import Sizes
 from ontpush.facts import limits
+from ontpush.facts.names import from_json
 from ontpush.facts.trouble import why_unread
 from ontpush.facts.words import LOG_WARN, ROLLUP
 
@@ -47,7 +48,7 @@ class Walked(NamedTuple):
     @property
     def place(self) -> bytes:
         """What the log calls the run."""
-        return f"{self.instrument}/{self.run}".encode("utf-8", "surrogateescape")
+        return from_json(f"{self.instrument}/{self.run}")
 
 
 def walk(views: Iterable[View]) -> List[Walked]:
@@ -61,7 +62,7 @@ def walk(views: Iterable[View]) -> List[Walked]:
         found = Walked(instrument.name, run, standing.since, False)
         try:
             with allowance(sys.maxsize, limits.RUN_WALK_SECONDS):
-                differs = _differs(instrument, run.encode("utf-8", "surrogateescape"), standing)
+                differs = _differs(instrument, from_json(run), standing)
         except OSError as error:
             walked.append(found._replace(why=error.strerror or str(error)))
         except TooMuch:

@@ -10,7 +10,7 @@ from ontpush.cluster.arrivals import vouched
 from ontpush.cluster.fleet import instruments
 from ontpush.cluster.memory import Memory, read_json, write_json
 from ontpush.engine.sums import new_md5
-from ontpush.facts.names import below, for_json
+from ontpush.facts.names import below, for_json, from_json
 
 
 def can_be_wanted(root: bytes, pulled: Collection[str], memory: Memory, run: bytes) -> bool:
@@ -40,6 +40,4 @@ def wanted(state: bytes) -> Dict[bytes, bytes]:
     names = os.listdir(directory) if os.path.isdir(directory) else []
     paths = [os.path.join(directory, name) for name in names if name.endswith(b".json")]
     told = [(read_json(path).get("run"), path) for path in paths]
-    return {
-        run.encode("utf-8", "surrogateescape"): path for run, path in told if isinstance(run, str)
-    }
+    return {from_json(run): path for run, path in told if isinstance(run, str)}

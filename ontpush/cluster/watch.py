@@ -59,7 +59,7 @@ from ontpush.cluster.wanted import wanted
 from ontpush.engine.allowance import TooMuch, allowance
 from ontpush.engine.lock import held_too_long
 from ontpush.facts import limits
-from ontpush.facts.names import below, for_json, from_argument, human_size, plural, shown
+from ontpush.facts.names import below, for_json, from_argument, from_json, human_size, plural, shown
 from ontpush.facts.trouble import OutOfReach, RunFailed, Trouble, Unexpected
 from ontpush.facts.words import (
     HEARTBEAT_DIRECTORY,
@@ -297,7 +297,7 @@ def _go_on(
 ) -> Optional[Standing]:
     """How a run stands that is to be verified: by its verdict, or by Slurm's word of its job."""
     path = verdict_path(watch.memory.directory, instrument.name, run, standing)
-    where = run.encode("utf-8", "surrogateescape")
+    where = from_json(run)
     verdict = read_verdict(path)
     if verdict is not None:
         after = settle(instrument, where, standing, verdict)
@@ -324,7 +324,7 @@ def _clear_away(watch: Watch, instrument: Instrument, now: Remembered, is_day: b
     with allowance(limits.MOST_ENTRIES, limits.MOST_SECONDS):
         for run, standing in now.runs.items():
             if standing.leftover and standing.verdict == GOOD:
-                where = run.encode("utf-8", "surrogateescape")
+                where = from_json(run)
                 now.runs[run] = clear_verified(instrument, where, standing, tell)
     if is_day:
         clear_beside_heartbeats(instrument, tell)
@@ -373,7 +373,7 @@ def _note(
 ) -> None:
     """Log how a verification ended."""
     standing = remembered.runs[run]
-    place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+    place = instrument.name.encode() + b"/" + from_json(run)
     bad = list(bad_files(standing))
     if standing.verdict == GOOD:
         count = plural(standing.files, "file")
@@ -407,7 +407,7 @@ def _note_unvouched(
 
 
 def _fail(watch: Watch, sight: Sight, instrument: Instrument, run: str, why: str) -> None:
-    place = instrument.name.encode() + b"/" + run.encode("utf-8", "surrogateescape")
+    place = instrument.name.encode() + b"/" + from_json(run)
     sight.troubles.append(RunFailed(why, place))
     watch.log.event(LOG_FAIL, place, why)
 

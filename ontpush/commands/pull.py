@@ -18,7 +18,7 @@ from ontpush.engine.log import EventLog
 from ontpush.engine.progress import InHand
 from ontpush.engine.transport import check_flags, require_rsync
 from ontpush.facts.limits import LARGEST_ANSWER
-from ontpush.facts.names import from_argument, human_size, plural, shown
+from ontpush.facts.names import from_argument, from_json, human_size, plural, shown
 from ontpush.facts.trouble import (
     AtWork,
     BadConfiguration,
@@ -164,7 +164,7 @@ def _side_by_side(
     if len(out_of_reach) == len(sources):
         troubles += out_of_reach
     count = "{} of {}".format(plural(len(runs), "run"), plural(len(sources), "sequencer"))
-    rows = [[run["state"], run["instrument"], shown(_bytes(run["run"]))] for run in runs]
+    rows = [[run["state"], run["instrument"], shown(from_json(run["run"]))] for run in runs]
     lines = [*(table(["state", "instrument", "run"], rows) if rows else []), count]
     return Result("pull", lambda: {"runs": runs}, lambda: lines, troubles)
 
@@ -179,12 +179,8 @@ def _trouble(name: str, error: Mapping[str, Any]) -> Trouble:
     message = "{}: {}".format(name, error["message"])
     if error["code"] == BadConfiguration.code:
         return BadConfiguration(message)
-    run = None if error["run"] is None else _bytes(error["run"])
+    run = None if error["run"] is None else from_json(error["run"])
     return _KINDS.get(error["code"], RunFailed)(message, run)
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
 
 
 def _serve(

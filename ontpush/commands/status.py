@@ -11,7 +11,7 @@ from ontpush.engine.ledger import RunRecord, existing_ledger, faults_told
 from ontpush.engine.lock import require_readable
 from ontpush.engine.mark import date_text
 from ontpush.engine.progress import InHand, in_hand
-from ontpush.facts.names import for_json, human_size, human_time, quoted, shown
+from ontpush.facts.names import for_json, from_json, human_size, human_time, quoted, shown
 from ontpush.facts.words import SENDING, SKIP_MARK, SKIPPED
 from ontpush.result import Result, table
 from ontpush.settings import fleet_root, state_dir
@@ -53,7 +53,7 @@ def _fleet_row(facts: Dict[str, Any]) -> List[str]:
         "{:,}".format(facts["files"]),
         human_size(facts["bytes"]),
         _percent(facts),
-        shown(facts["run"].encode("utf-8", "surrogateescape")),
+        shown(from_json(facts["run"])),
         "; ".join(_remarks(facts)),
     ]
 

@@ -20,7 +20,14 @@ from ontpush.engine.sizes import Sizes
 from ontpush.engine.sums import Summed, Task, take_sums
 from ontpush.facts import limits
 from ontpush.facts.directories import TooManyNames, names_in
-from ontpush.facts.names import finished_name, human_size, shortened, shown, was_to_become
+from ontpush.facts.names import (
+    finished_name,
+    from_json,
+    human_size,
+    shortened,
+    shown,
+    was_to_become,
+)
 from ontpush.facts.regular import holes_in, open_regular
 from ontpush.facts.trouble import RunFailed, unread, why_unread
 from ontpush.facts.words import ROLLUP
@@ -376,7 +383,7 @@ def _rows(path: bytes) -> Iterator[Tuple[bytes, bytes]]:
         for row in csv.DictReader(_short_lines(file)):
             where, sum_text = row.get("file_path") or "", row.get("file_hash") or ""
             if where and sum_text:
-                key = where.encode("utf-8", "surrogateescape")
+                key = from_json(where)
                 yield os.path.normpath(key), bytes.fromhex(sum_text.strip())
 
 

@@ -11,6 +11,8 @@ import stat
 import threading
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, TypeVar
 
+from ontpush.facts.names import from_json
+
 BATCH_FILES = 64
 BATCH_BYTES = 16 << 20
 _BUFFER = 1 << 20
@@ -46,6 +48,12 @@ def new_md5(data: bytes = b"") -> Any:
         return hashlib.md5(data, usedforsecurity=False)  # novm # type: ignore[call-arg,unused-ignore]
     except TypeError:  # before Python 3.9
         return hashlib.md5(data)
+
+
+def md5_of_text(text: str) -> str:
+    """The MD5 of a text in hex: a short name for what may be long, or a secret."""
+    digest: str = new_md5(from_json(text)).hexdigest()
+    return digest
 
 
 def take_sums(

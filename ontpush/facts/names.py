@@ -101,6 +101,11 @@ def for_json(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def from_json(name: str) -> bytes:
+    """The inverse of `for_json`."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def from_rsync(line: bytes) -> bytes:
     r"""Undo the `\#ooo` escapes that rsync prints for bytes outside printable ASCII."""
     return _RSYNC_ESCAPE.sub(lambda found: bytes([int(found.group(1), 8)]), line)
