@@ -52,8 +52,8 @@ COMMANDS = (
         switches=(
             (
                 "untrusted",
-                "read no file with several names, nor gigabytes of holes, and name but the first"
-                " bad files: for a run that a stranger may have sent",
+                "read no file by two names, nor gigabytes of holes, and name but the first bad"
+                " files: for a run that a stranger may have sent",
             ),
         ),
     ),
@@ -171,7 +171,8 @@ def _perform(call: Dict[str, Any]) -> Result:
         flags.update(_places(words, may_have_flags=name == "push"))
     settings = load_settings(call["config"], flags)
     settings.update(verbose=call["verbose"], dry_run=call.get("dry_run", False), words=words)
-    settings.update((name, call.get(name, False)) for name in ("all", "untrusted"))
+    switches = [switch for command in COMMANDS for switch, _ in command.switches]
+    settings.update((switch, call.get(switch, False)) for switch in switches)
     terminal = Terminal(call["verbose"], call["quiet"], call["json"])
     module = importlib.import_module("ontpush.commands." + name)
     result: Result = getattr(module, name)(settings, terminal.show, terminal.tell)

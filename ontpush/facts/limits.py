@@ -48,7 +48,7 @@ LOOK_SECONDS = 60.0  # seconds
 INSTRUMENT_SECONDS = 180.0  # seconds
 # Roll-ups of one sequencer that lie in the state for `pull`.
 MOST_STAGED = 32 << 30  # bytes
-# Final summaries of a run that are read: the last ones.
+# Final summaries of a run that are read.
 MOST_SUMMARIES = 20
 # The part of a final summary that is read.
 LARGEST_SUMMARY = 64 << 10  # bytes
