@@ -12,7 +12,17 @@ import re
 import stat
 import time
 import zlib
-from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Callable,
+    Collection,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 from ontpush.cluster.fleet import Instrument
 from ontpush.cluster.heartbeats import Heartbeat, RunFacts
@@ -27,6 +37,7 @@ from ontpush.cluster.memory import (
     Standing,
 )
 from ontpush.cluster.retract import above
+from ontpush.cluster.turns import begun_elsewhere
 from ontpush.engine.allowance import TooMuch, allowance, counted
 from ontpush.engine.find import Found, find_runs
 from ontpush.engine.mark import date_of, load_mark, load_md5_of_rollup
@@ -42,10 +53,9 @@ _MOST_DIGITS = 19
 _DAMAGED = "no rsync.done here vouches for the md5sum beside it: one of them is damaged or missing"
 _NOTHING_VOUCHES = f"the instrument calls it done, and {_DAMAGED}"
 NOTHING_LEFT = f"it was verified, the instrument does not have it any more, and {_DAMAGED}"
-
-
-_FRESH_SECONDS = 2
+# Of roll-ups that were read in this process, by what changes when they do.
 _md5_of: Dict[Tuple[int, ...], str] = {}
+_FRESH_SECONDS = 2
 
 
 class Vouched(NamedTuple):
@@ -82,6 +92,11 @@ def vouched(base: bytes, run: bytes) -> Optional[Vouched]:
     if mark.get("rollup") != rollup:
         return None
     return Vouched(rollup, "{} {}".format(mark["date"], made_ns))
+
+
+def rollups_allowed() -> ContextManager[None]:
+    """What may be read of the roll-ups of one instrument at a time."""
+    return allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS)
 
 
 def _md5_of_rollup(run: bytes) -> str:
@@ -223,15 +238,12 @@ def take_note(
 def _look_at_each(
     moment: "_Moment", runs: List[Tuple[bytes, Optional[RunFacts]]], known: Dict[str, Standing]
 ) -> Tuple[str, bool]:
-    """Look at runs: what was too much to be remembered, and whether all were looked at.
-
-    Each look begins elsewhere: none is always the last.
-    """
-    start = int(time.monotonic() * 1000) % len(runs) if runs else 0
+    """Look at runs: what was too much to be remembered, and whether some were left out."""
     fault = ""
     try:
-        with allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS):
-            for run, facts in counted(runs[start:] + runs[:start], _counts_for_nothing):
+        with rollups_allowed():
+            # What is as it was costs no reading, and only takes its time.
+            for run, facts in counted(begun_elsewhere(runs), lambda _: 0):
                 name = for_json(run)
                 new = _look(moment, run, known.get(name), facts)
                 if new and name not in known and len(known) >= limits.MOST_RUNS:
@@ -241,11 +253,6 @@ def _look_at_each(
     except TooMuch:
         return fault, True
     return fault, False
-
-
-def _counts_for_nothing(_: object) -> int:
-    """What is as it was costs no reading, and only takes its time."""
-    return 0
 
 
 def _part_of_others(beat: Optional[Heartbeat]) -> Callable[[bytes], bool]:

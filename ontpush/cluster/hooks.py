@@ -20,16 +20,15 @@ from typing import (
     Tuple,
 )
 
-from ontpush.cluster.arrivals import trace, vouched
+from ontpush.cluster.arrivals import rollups_allowed, trace, vouched
 from ontpush.cluster.hooks_today import HooksToday
 from ontpush.cluster.memory import GOOD, Standing, read_json, write_json
 from ontpush.cluster.messages import Message, View, final_summary, shown_run
 from ontpush.cluster.turns import in_turns
-from ontpush.engine.allowance import TooMuch, allowance
+from ontpush.engine.allowance import TooMuch
 from ontpush.engine.children import Child
 from ontpush.engine.private import make_private, open_private
 from ontpush.engine.sums import md5_of_text
-from ontpush.facts import limits
 from ontpush.facts.names import from_argument, from_json, human_time, shown
 from ontpush.facts.trouble import TryLater
 from ontpush.facts.words import HOOK_FAILED
@@ -80,12 +79,12 @@ class Hook(NamedTuple):
         return self.path[: -len(b".json")] + b".out"
 
 
-def hooks_of(hooks: Hooks, view: View) -> Tuple[List[Hook], int]:
+def hooks_of(hooks: Hooks, today: HooksToday, view: View) -> Tuple[List[Hook], int]:
     """Every command for the runs of an instrument that are still to be followed.
 
     But for those that wait for tomorrow: how many these are.
     """
-    has_had_all = HooksToday(hooks.state).has_had_all(view.instrument.name)
+    has_had_all = today.has_had_all(view.instrument.name)
     found: List[Hook] = []
     waiting = 0
     for run, standing in view.remembered.runs.items():
@@ -191,7 +190,7 @@ def _is_vouched(hook: Hook, read: Set[str]) -> bool:
         return False
     read.add(hook.instrument)
     try:
-        with allowance(limits.MOST_ROLLUPS // limits.ROLLUP_BLOCK, limits.LOOK_SECONDS):
+        with rollups_allowed():
             found = vouched(base, where)
     except (OSError, TooMuch):
         return False  # a later tick will know

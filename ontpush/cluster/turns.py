@@ -1,6 +1,7 @@
-"""Lets instruments take turns, so that what is due of one keeps no other waiting."""
+"""Lets instruments and runs take turns, so that what is due of one keeps no other waiting."""
 
-from typing import Callable, Dict, Iterable, List, Tuple, TypeVar
+import time
+from typing import Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
 
 Due = TypeVar("Due")
 
@@ -14,3 +15,9 @@ def in_turns(due: Iterable[Due], instrument: Callable[[Due], str]) -> List[Due]:
         count[name] = count.get(name, 0) + 1
         turns.append((count[name], each))
     return [each for _, each in sorted(turns, key=lambda turn: turn[0])]
+
+
+def begun_elsewhere(due: Sequence[Due]) -> List[Due]:
+    """All of them, beginning with another at each call: none is always the last."""
+    first = int(time.monotonic() * 1000) % len(due) if due else 0
+    return [*due[first:], *due[:first]]

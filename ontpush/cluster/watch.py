@@ -32,6 +32,7 @@ from ontpush.cluster.contests import Contested, contests, hold
 from ontpush.cluster.fleet import Instrument, instruments
 from ontpush.cluster.heartbeats import BadHeartbeat, Heartbeat, read_heartbeat
 from ontpush.cluster.hooks import hooks_of
+from ontpush.cluster.hooks_today import HooksToday
 from ontpush.cluster.leftover import clear_beside_heartbeats, clear_verified
 from ontpush.cluster.memory import (
     CHECKING,
@@ -47,6 +48,7 @@ from ontpush.cluster.planted import take_back_planted
 from ontpush.cluster.requests import request_again
 from ontpush.cluster.sight import Settled, Sight, Watch
 from ontpush.cluster.slurm import Slurm
+from ontpush.cluster.turns import begun_elsewhere
 from ontpush.cluster.verdict import (
     bad_files,
     bring_marks_back,
@@ -92,12 +94,14 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     fleet = [each for each in _fleet(watch) if not _is_lost(watch, each)]
     asked = wanted(watch.memory.directory)
     contested = contests(fleet, watch.memory, watch.limits.silent)
-    for instrument in _in_turn(fleet) if slurm else fleet:
+    hooks_today = HooksToday(watch.memory.directory)
+    # A free place of Slurm's is not always the same one's.
+    for instrument in begun_elsewhere(fleet) if slurm else fleet:
         now = _Now(asked, _contested(watch, instrument, contested), len(fleet))
         try:
             with allowance(sys.maxsize, limits.INSTRUMENT_SECONDS):
                 view, found = _look_at(watch, instrument, sight, now)
-            hooks, waiting = hooks_of(watch.hooks, view)
+            hooks, waiting = hooks_of(watch.hooks, hooks_today, view)
         except Trouble:  # of the state, and so of all
             raise
         except Exception as error:  # noqa: BLE001 - whatever one of them sent, the others go on
@@ -124,12 +128,6 @@ def look(watch: Watch, telling: bool = True) -> Sight:
     if telling:
         announce(watch, sight, conditions, unsure)
     return sight
-
-
-def _in_turn(fleet: List[Instrument]) -> List[Instrument]:
-    """Each look begins with another: a free place of Slurm's is not always the same one's."""
-    first = int(time.monotonic() * 1000) % len(fleet) if fleet else 0
-    return fleet[first:] + fleet[:first]
 
 
 def _contested(
