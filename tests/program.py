@@ -153,6 +153,8 @@ class Program:
     def started(self, *arguments: str | Path, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
         """The program at work; killed at the end of the block if it still is."""
         files = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # What is replaced within the same second by as much would be taken for what was compiled.
+        shutil.rmtree(self.modules / "__pycache__", ignore_errors=True)
         process = subprocess.Popen(
             [*self.within, self.python, "-m", "ontpush", *arguments],
             cwd=self.home,
@@ -214,8 +216,6 @@ class Program:
 
         In a call after one under another clock, somebody has put it in between.
         """
-        # What Python compiled is stale within the same second only by its size.
-        shutil.rmtree(self.modules / "__pycache__", ignore_errors=True)
         self._clock = (
             f"import time\n_now, _of = time.time, time.clock_gettime\n"
             f"time.time = lambda: _now() + {seconds} + {passed}\n"

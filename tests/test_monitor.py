@@ -792,9 +792,7 @@ def test_a_mark_or_roll_up_that_is_no_file_is_none(
 def limit(monitor: Program, name: str, value: int) -> None:
     """Let one instrument cost less than it may."""
     where = monitor.modules / "sitecustomize.py"
-    # As long as nothing else that is written there in the same second: Python keeps it compiled.
-    unlike = "#" * 100
-    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n{unlike}\n")
+    where.write_text(f"import ontpush.facts.limits as limits\nlimits.{name} = {value}\n")
 
 
 def test_a_directory_of_millions_is_its_instruments_fault_and_holds_up_no_other(
@@ -811,8 +809,7 @@ def test_a_directory_of_millions_is_its_instruments_fault_and_holds_up_no_other(
     shutil.rmtree(root / "evil" / "full")
     monitor.settings["silent_minutes"] = 10**6
     clock = f"import time\n_now = time.time\ntime.time = lambda: _now() + {25 * HOUR}\n"
-    # Were it as large as what it replaces in the same second, Python would take that, compiled.
-    (monitor.modules / "sitecustomize.py").write_text(clock + "\n")
+    (monitor.modules / "sitecustomize.py").write_text(clock)
     ticked(monitor)
     assert mailbox.subjects() == ["back to normal, was failed: evil"]
 

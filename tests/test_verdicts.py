@@ -48,6 +48,12 @@ def killed_at(monitor: Program, module: str, name: str) -> None:
     where.unlink()
 
 
+def vouch_falsely(run: Path) -> None:
+    """Write our mark into a run, as whoever sends it can."""
+    rollup = md5(run / "md5sum")
+    (run / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
+
+
 # -- our own mark -----------------------------------------------------------------------------
 
 
@@ -77,27 +83,26 @@ def test_a_mark_that_another_wrote_is_not_believed(
     (gridion / "kept").rename(pushed / "rsync.done")
     heartbeat(gridion).write_text(words)
     turn_a_bit(next(pushed.glob("pod5_pass/*.pod5")))
-    rollup = md5(pushed / "md5sum")
-    (pushed / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
+    vouch_falsely(pushed)
     assert monitor.run("monitor").code == 1
     assert kinds(mailbox) == ["verification failed"]
     assert not (pushed / "rsync.verified").exists()
 
 
-def vouch_falsely(run: Path) -> None:
-    """Write our mark into a run, as whoever sends it can."""
-    rollup = md5(run / "md5sum")
-    (run / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
+def plant_what_is_not_done(run: Path, base: Path) -> Path:
+    """A run as whoever sends it can make it: not done, and marked as verified."""
+    path = base / "a" / "run"
+    shutil.copytree(run, path)
+    (path / "rsync.done").unlink()
+    vouch_falsely(path)
+    return path
 
 
 def test_a_planted_mark_in_a_run_that_is_not_done_is_removed_and_told(
     monitor: Program, pushed: Path, gridion: Path
 ) -> None:
     ticked(monitor)
-    run = gridion / "a" / "run"
-    shutil.copytree(pushed, run)
-    (run / "rsync.done").unlink()
-    vouch_falsely(run)
+    run = plant_what_is_not_done(pushed, gridion)
     told = json.loads(heartbeat(gridion).read_text())
     told["runs"].append({"run": "a/run", "state": "sending"})
     heartbeat(gridion).write_text(json.dumps(told))
@@ -112,10 +117,7 @@ def test_a_planted_mark_in_a_run_that_nobody_tells_of_is_removed_within_a_day(
     monitor: Program, pushed: Path, gridion: Path
 ) -> None:
     ticked(monitor)
-    run = gridion / "a" / "run"
-    shutil.copytree(pushed, run)
-    (run / "rsync.done").unlink()
-    vouch_falsely(run)
+    run = plant_what_is_not_done(pushed, gridion)
     monitor.settings["silent_minutes"] = 10**6
     monitor.put_clock_forward(25 * HOUR)
     ticked(monitor)
@@ -576,9 +578,8 @@ def plant_a_mark(run: Path, base: Path) -> None:
     text = (path / "rsync.done").read_text()
     (path / "rsync.done").write_text(text.replace(mark(run)["run"], "planted/run"))
     turn_a_bit(next(path.glob("pod5_pass/*.pod5")))
-    rollup = md5(path / "md5sum")
-    (path / "rsync.verified").write_text(f"2026-01-01T00:00:00+00:00\nrollup: {rollup}\n")
-    beat(base, done_run("planted/run", rollup))
+    vouch_falsely(path)
+    beat(base, done_run("planted/run", md5(path / "md5sum")))
 
 
 @pytest.mark.parametrize(
